@@ -1,0 +1,74 @@
+"""Shared by all tests: no network but loopback, and fresh keys."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+# Before anything imports ray, mlflow or torch.
+os.environ.update(
+    {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MPLBACKEND": "Agg",
+    }
+)
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOOPBACK = ("127.", "::1", "0.0.0.0", "localhost", "::ffff:127.")
+_connect = socket.socket.connect
+_getaddrinfo = socket.getaddrinfo
+
+
+def _is_loopback(host: object) -> bool:
+    return isinstance(host, str | bytes) and (
+        (text := host.decode() if isinstance(host, bytes) else host) == ""
+        or text.startswith(_LOOPBACK)
+        or text == socket.gethostname()
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    """Refuse every connection that leaves this machine."""
+
+    def connect(self: socket.socket, address: object) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            host = address[0]  # type: ignore[index]
+            own = {"127.0.0.1", *_own_addresses()}
+            if not _is_loopback(host) and host not in own:
+                raise OSError(f"tests have no network: {host}")
+        _connect(self, address)  # type: ignore[arg-type]
+
+    def getaddrinfo(host: object, *args: object, **kwargs: object) -> object:
+        if host is not None and not _is_loopback(host) and host not in _own_addresses():
+            raise socket.gaierror(f"tests have no network: {host}")
+        return _getaddrinfo(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    socket.socket.connect = connect  # type: ignore[method-assign]
+    socket.getaddrinfo = getaddrinfo  # type: ignore[assignment]
+    yield
+    socket.socket.connect = _connect  # type: ignore[method-assign]
+    socket.getaddrinfo = _getaddrinfo
+
+
+def _own_addresses() -> set[str]:
+    # Ray names its own node by the address of the network card, which never leaves the machine.
+    import psutil
+
+    return {a.address for addresses in psutil.net_if_addrs().values() for a in addresses}
+
+
+def free_port() -> int:
+    """Return a port on 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
