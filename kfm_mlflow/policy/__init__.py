@@ -1,0 +1,1 @@
+"""What people write: policies, read from YAML into values."""

@@ -1,0 +1,283 @@
+"""A policy as a value: what people write, checked field by field.
+
+Unknown fields are refused, so that a misspelt limit can never be read as no limit. Every gate
+that a level names must be configured, and no level may be without gates.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from kfm_mlflow.canonical import digest_json
+from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.rollout import RolloutPolicy
+
+Mode = Literal["enforce", "warn", "audit"]
+NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+class Written(BaseModel):
+    """Base of what people write: frozen, unknown fields forbidden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GatePolicy(Written):
+    """Settings that every gate has.
+
+    Attributes:
+        mode: ``enforce`` refuses, ``warn`` and ``audit`` record only.
+    """
+
+    mode: Mode = "enforce"
+
+
+class CompletenessPolicy(GatePolicy):
+    """Which files a release must hold, and which it may not.
+
+    Attributes:
+        required: Paths relative to the release; a trailing ``/`` asks for a non-empty directory.
+        forbidden_suffixes: File endings that are refused, for example formats that execute code.
+        schemas: Path -> name of the JSON Schema that the document must satisfy.
+    """
+
+    required: tuple[NonEmpty, ...] = Field(min_length=1)
+    forbidden_suffixes: tuple[NonEmpty, ...] = ()
+    schemas: dict[str, str] = {}
+
+
+class Limit(Written):
+    """An inclusive limit on one metric.
+
+    Attributes:
+        metric: Name in the validator's signed result.
+        min: Smallest allowed value.
+        max: Largest allowed value.
+        unit: Unit of all three, for people.
+    """
+
+    metric: NonEmpty
+    min: float | None = None
+    max: float | None = None
+    unit: str = "1"
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"{self.metric}: give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"{self.metric}: min {self.min} is above max {self.max}")
+        return self
+
+
+class MetricsPolicy(GatePolicy):
+    """Limits on what the validator measured; the trainer's own numbers are never read."""
+
+    limits: tuple[Limit, ...] = Field(min_length=1)
+
+
+class XaiPolicy(GatePolicy):
+    """What an explanation must reach.
+
+    Attributes:
+        max_convergence_delta_ratio: Completeness error of integrated gradients.
+        min_stability: Lowest correlation between explanations over seeds.
+    """
+
+    path: NonEmpty = "xai/summary.json"
+    max_convergence_delta_ratio: float = Field(default=0.05, gt=0)
+    min_stability: float = Field(default=0.8, ge=-1, le=1)
+
+
+class TelemetryPolicy(GatePolicy):
+    """Energy and carbon of the training run.
+
+    Attributes:
+        max_energy_wh: Largest energy of the training run, in Wh.
+        max_carbon_gco2e: Largest emission of the training run, in gCO2e.
+    """
+
+    path: NonEmpty = "telemetry/training.json"
+    max_energy_wh: float | None = Field(default=None, gt=0)
+    max_carbon_gco2e: float | None = Field(default=None, gt=0)
+
+
+class CarePolicy(GatePolicy):
+    """CARE and sovereignty screening; a veto, so it can only be enforced.
+
+    Attributes:
+        accepted: Screening statuses that pass.
+    """
+
+    mode: Literal["enforce"] = "enforce"
+    accepted: tuple[Literal["no-known-conflict"], ...] = ("no-known-conflict",)
+
+
+class DocumentPolicy(GatePolicy):
+    """Where a document of the release lies."""
+
+    path: NonEmpty
+
+
+class ValidationPolicy(GatePolicy):
+    """A second party's signed result.
+
+    Attributes:
+        max_age_s: How old the attestation may be, in seconds.
+        require_deterministic: Inference run twice must have given the same bytes.
+    """
+
+    max_age_s: float = Field(default=30 * 86400, gt=0)
+    require_deterministic: bool = True
+
+
+class VotesPolicy(GatePolicy):
+    """The council's quorum; its members stand under ``trust.council``."""
+
+
+class GatesPolicy(Written):
+    """Every gate there is; one that is not configured can not be asked for."""
+
+    integrity: GatePolicy | None = None
+    completeness: CompletenessPolicy | None = None
+    signature: GatePolicy | None = None
+    care: CarePolicy | None = None
+    prov: DocumentPolicy | None = None
+    stac: DocumentPolicy | None = None
+    sbom: DocumentPolicy | None = None
+    telemetry: TelemetryPolicy | None = None
+    xai: XaiPolicy | None = None
+    validation: ValidationPolicy | None = None
+    metrics: MetricsPolicy | None = None
+    canary: GatePolicy | None = None
+    votes: VotesPolicy | None = None
+    rollback_target: GatePolicy | None = None
+
+
+class KeyPolicy(Written):
+    """A public key that is trusted for one duty.
+
+    Attributes:
+        name: Who holds it.
+        public_key: PEM text, or use ``public_key_file``.
+        public_key_file: Path of a PEM file, relative to the policy file.
+        not_before: Trusted from then on.
+        not_after: Trusted until then.
+        revoked_at: Not trusted at all once set.
+    """
+
+    name: NonEmpty
+    public_key: str | None = None
+    public_key_file: str | None = None
+    not_before: AwareDatetime | None = None
+    not_after: AwareDatetime | None = None
+    revoked_at: datetime | None = None
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Self:
+        if (self.public_key is None) == (self.public_key_file is None):
+            raise ValueError(f"{self.name}: give either public_key or public_key_file")
+        return self
+
+
+class MemberPolicy(KeyPolicy):
+    """A council member; ``roles`` are what required roles and vetoes are checked against."""
+
+    roles: tuple[NonEmpty, ...] = ()
+
+
+class CouncilPolicy(Written):
+    """Who votes.
+
+    Attributes:
+        threshold: ``byzantine`` (ceil((n+f+1)/2), at least 4 members) or a number k.
+        required_roles: Roles of which at least one holder must approve.
+        veto_roles: Roles whose single denial stops everything.
+    """
+
+    members: tuple[MemberPolicy, ...] = ()
+    threshold: Literal["byzantine"] | Annotated[int, Field(ge=1)] = "byzantine"
+    required_roles: tuple[NonEmpty, ...] = ()
+    veto_roles: tuple[NonEmpty, ...] = ()
+
+
+class TrustPolicy(Written):
+    """Which keys are trusted for which duty; nobody by default."""
+
+    signers: tuple[KeyPolicy, ...] = ()
+    validators: tuple[KeyPolicy, ...] = ()
+    controllers: tuple[KeyPolicy, ...] = ()
+    council: CouncilPolicy = CouncilPolicy()
+
+    @model_validator(mode="after")
+    def _separates_duties(self) -> Self:
+        for duty in ("signers", "validators", "controllers"):
+            names = [key.name for key in getattr(self, duty)]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{duty}: a name appears twice")
+        names = [member.name for member in self.council.members]
+        if len(set(names)) != len(names):
+            raise ValueError("council.members: a name appears twice")
+        return self
+
+
+class LevelsPolicy(Written):
+    """Gates to pass on the way into each level, in the order in which findings are shown."""
+
+    staging: tuple[NonEmpty, ...] = Field(min_length=1)
+    canary: tuple[NonEmpty, ...] = Field(min_length=1)
+    production: tuple[NonEmpty, ...] = Field(min_length=1)
+
+
+class Policy(Written):
+    """One family's policy.
+
+    Attributes:
+        family: Name of the family.
+        models: Shell-style patterns; a registered model whose name matches belongs here.
+        regions_file: GeoJSON of sovereign regions, relative to the policy file; None takes the
+            packaged, illustrative extents.
+    """
+
+    schema_version: Literal["1"]
+    family: NonEmpty
+    description: str = ""
+    models: tuple[NonEmpty, ...] = ()
+    regions_file: str | None = None
+    gates: GatesPolicy
+    levels: LevelsPolicy
+    trust: TrustPolicy = TrustPolicy()
+    rollout: RolloutPolicy
+
+    @model_validator(mode="after")
+    def _names_known_gates(self) -> Self:
+        for level in (Level.STAGING, Level.CANARY, Level.PRODUCTION):
+            names = self.gate_names(level)
+            for name in names:
+                if name not in GatesPolicy.model_fields:
+                    raise ValueError(f"levels.{level}: {name!r} is no gate")
+                if getattr(self.gates, name) is None:
+                    raise ValueError(f"levels.{level}: gate {name!r} is not configured under gates")
+            if len(set(names)) != len(names):
+                raise ValueError(f"levels.{level}: a gate appears twice")
+        return self
+
+    def gate_names(self, level: Level) -> tuple[str, ...]:
+        """Return the gates on the way into a level; none for candidate."""
+        if level is Level.CANDIDATE:
+            return ()
+        names: tuple[str, ...] = getattr(self.levels, level.value)
+        return names
+
+    def gate(self, name: str) -> GatePolicy:
+        """Return the settings of a configured gate."""
+        settings: GatePolicy = getattr(self.gates, name)
+        return settings
+
+    @property
+    def digest(self) -> str:
+        """``sha256:<hex>`` of the whole resolved policy, keys included."""
+        return digest_json(self.model_dump(mode="json"))

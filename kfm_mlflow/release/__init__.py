@@ -1,0 +1,1 @@
+"""A release directory as a value: manifest, bundle, frozen copies."""

@@ -1,0 +1,193 @@
+"""The manifest of a release directory, and the release id that it gives.
+
+Invariants:
+
+1. Every regular file counts, by path, size and SHA-256; nothing is ignored.
+2. Nothing else may be there: a symbolic link, a device, a path that two systems read
+   differently, or git's own files make the whole directory no release.
+3. The release id is the SHA-256 of the manifest in RFC 8785 form. Names are part of it, so a
+   renamed file is another release (unlike the OMS root digest).
+4. Each file is read once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfm_mlflow.canonical import digest_json, digest_stream, parse_digest
+from kfm_mlflow.errors import EvidenceError, ManifestError
+
+SCHEMA_VERSION = "1"
+MAX_FILE_COUNT = 100_000
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, order=True)
+class FileEntry:
+    """One file: POSIX path relative to the release, size in bytes, ``sha256:<hex>``."""
+
+    path: str
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All files of a release, sorted by path."""
+
+    files: tuple[FileEntry, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form whose digest is the release id."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "files": [
+                {"path": f.path, "size": f.size_bytes, "sha256": f.digest.removeprefix("sha256:")}
+                for f in self.files
+            ],
+        }
+
+    @property
+    def release_id(self) -> str:
+        """``sha256:<hex>`` of the canonical manifest."""
+        return digest_json(self.to_dict())
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Path -> ``sha256:<hex>``."""
+        return {entry.path: entry.digest for entry in self.files}
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of all file sizes."""
+        return sum(entry.size_bytes for entry in self.files)
+
+
+def parse_manifest(value: Any, *, where: str = "manifest") -> Manifest:
+    """Read a manifest from its JSON form.
+
+    Raises:
+        EvidenceError: A field is missing, of the wrong type, or paths are not sorted and unique.
+    """
+    try:
+        if value["schema_version"] != SCHEMA_VERSION:
+            raise EvidenceError(
+                f"schema_version {value['schema_version']!r} is unknown", where=where
+            )
+        files = tuple(
+            FileEntry(
+                str(item["path"]), int(item["size"]), parse_digest(item["sha256"], where=where)
+            )
+            for item in value["files"]
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise EvidenceError(f"not a manifest ({type(exc).__name__}: {exc})", where=where) from exc
+    paths = [entry.path for entry in files]
+    if paths != sorted(set(paths)):
+        raise EvidenceError("paths are not sorted and unique", where=where)
+    return Manifest(files)
+
+
+def check_path(path: str) -> str | None:
+    """Return why a relative POSIX path may not be part of a release; None when it may."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or any(part in {"", ".", ".."} for part in parts):
+        return "is not a plain relative path"
+    if _UNSAFE.search(path) or any(part != part.strip() for part in parts):
+        return "has characters that some systems cannot keep"
+    if unicodedata.normalize("NFC", path) != path:
+        return "is not in Unicode normal form C"
+    if any(part.lower().startswith(".git") for part in parts):
+        return "is one of git's own files, which signing tools ignore"
+    return None
+
+
+def _walk(root: Path) -> list[tuple[str, Path]]:
+    found: list[tuple[str, Path]] = []
+    stack = [root]
+    while stack:
+        folder = stack.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                relative = path.relative_to(root).as_posix()
+                problem = check_path(relative)
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISLNK(mode):
+                    problem = "is a symbolic link"
+                elif not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                    problem = "is neither a file nor a directory"
+                if problem:
+                    raise ManifestError(
+                        problem, where=relative, remedy="remove or rename it, then sign again"
+                    )
+                if stat.S_ISDIR(mode):
+                    stack.append(path)
+                else:
+                    found.append((relative, path))
+                if len(found) > MAX_FILE_COUNT:
+                    raise ManifestError(f"more than {MAX_FILE_COUNT} files", where=str(root))
+    return sorted(found)
+
+
+def _entry(item: tuple[str, Path]) -> FileEntry:
+    relative, path = item
+    # O_NOFOLLOW: a file swapped for a link after the walk is refused, not followed.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    with os.fdopen(handle, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        digest = digest_stream(stream)
+        if stream.tell() not in (0, size) or os.fstat(stream.fileno()).st_size != size:
+            raise ManifestError("changed while it was read", where=relative)
+    return FileEntry(relative, size, digest)
+
+
+def build_manifest(root: Path) -> Manifest:
+    """Read a directory and describe every file in it.
+
+    Args:
+        root: The release directory.
+
+    Returns:
+        The manifest; equal directories give equal manifests on every system.
+
+    Raises:
+        ManifestError: The directory is missing or empty, or holds what no release may hold; the
+            error names the file.
+    """
+    if not root.is_dir() or root.is_symlink():
+        raise ManifestError("is not a directory", where=str(root))
+    items = _walk(root)
+    if not items:
+        raise ManifestError("holds no files", where=str(root))
+    folded: dict[str, str] = {}
+    for relative, _ in items:
+        twin = folded.setdefault(relative.casefold(), relative)
+        if twin != relative:
+            raise ManifestError(f"differs from {twin!r} only by case", where=relative)
+    try:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return Manifest(tuple(pool.map(_entry, items)))
+    except OSError as exc:
+        raise ManifestError(f"cannot be read ({exc.strerror})", where=str(exc.filename)) from exc
+
+
+def compare_manifests(expected: Manifest, found: Manifest) -> list[str]:
+    """Return every difference as a sentence that names the file; empty when they are equal."""
+    want, have = expected.digests, found.digests
+    problems = [f"{path}: missing" for path in sorted(want.keys() - have.keys())]
+    problems += [f"{path}: added" for path in sorted(have.keys() - want.keys())]
+    problems += [
+        f"{path}: expected {want[path]}, found {have[path]}"
+        for path in sorted(want.keys() & have.keys())
+        if want[path] != have[path]
+    ]
+    return problems

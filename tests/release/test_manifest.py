@@ -1,0 +1,157 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kfm_mlflow.errors import EvidenceError, ManifestError
+from kfm_mlflow.release.manifest import (
+    build_manifest,
+    check_path,
+    compare_manifests,
+    parse_manifest,
+)
+
+FILES = {"MLmodel": b"flavors: {}\n", "model.onnx": b"\x08\x07", "xai/summary.json": b"{}"}
+
+
+def write(root: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def test_release_id_is_the_sha256_of_the_canonical_manifest(tmp_path) -> None:
+    root = write(tmp_path / "r", {"b": b"2", "a": b"1"})
+    by_hand = (
+        '{"files":[{"path":"a","sha256":"%s","size":1},{"path":"b","sha256":"%s","size":1}],"schema_version":"1"}'
+        % (hashlib.sha256(b"1").hexdigest(), hashlib.sha256(b"2").hexdigest())
+    )
+    expected = "sha256:" + hashlib.sha256(by_hand.encode()).hexdigest()
+    assert build_manifest(root).release_id == expected
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_change_of_one_byte_or_name_changes_the_release_id(tmp_path_factory, data) -> None:
+    root = write(tmp_path_factory.mktemp("r"), FILES)
+    before = build_manifest(root)
+    name = data.draw(st.sampled_from(sorted(FILES)))
+    path = root / name
+    change = data.draw(st.sampled_from(["flip", "append", "truncate", "rename", "remove", "add"]))
+    content = bytearray(path.read_bytes())
+    if change == "flip":
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        path.write_bytes(content)
+    elif change == "append":
+        path.write_bytes(bytes(content) + b"\0")
+    elif change == "truncate":
+        path.write_bytes(bytes(content[:-1]))
+    elif change == "rename":
+        path.rename(path.with_name(path.name + "2"))
+    elif change == "remove":
+        path.unlink()
+    else:
+        (root / "evil.bin").write_bytes(b"")
+    after = build_manifest(root)
+    assert after.release_id != before.release_id
+    assert compare_manifests(before, after)
+
+
+def test_a_rename_that_keeps_the_order_is_another_release(tmp_path) -> None:
+    # The OMS root digest does not notice this one.
+    one = write(tmp_path / "one", {"a.bin": b"1", "b.bin": b"2"})
+    two = write(tmp_path / "two", {"a2.bin": b"1", "weights/b.bin": b"2"})
+    assert build_manifest(one).release_id != build_manifest(two).release_id
+
+
+def test_empty_directories_modes_and_times_do_not_count(tmp_path) -> None:
+    one, two = write(tmp_path / "one", FILES), write(tmp_path / "two", FILES)
+    (two / "empty").mkdir()
+    (two / "MLmodel").chmod(0o600)
+    os.utime(two / "MLmodel", (0, 0))
+    assert build_manifest(one) == build_manifest(two)
+
+
+def test_a_symbolic_link_is_no_release(tmp_path) -> None:
+    root = write(tmp_path / "r", FILES)
+    (root / "link").symlink_to("MLmodel")
+    with pytest.raises(ManifestError, match="link: is a symbolic link"):
+        build_manifest(root)
+
+
+def test_a_linked_directory_is_no_release(tmp_path) -> None:
+    root = write(tmp_path / "r", FILES)
+    (tmp_path / "outside").mkdir()
+    (root / "linked").symlink_to(tmp_path / "outside")
+    with pytest.raises(ManifestError, match="symbolic link"):
+        build_manifest(root)
+
+
+def test_a_device_is_no_release(tmp_path) -> None:
+    root = write(tmp_path / "r", FILES)
+    os.mkfifo(root / "pipe")
+    with pytest.raises(ManifestError, match="neither a file nor a directory"):
+        build_manifest(root)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".git/config", ".github/x.py", "sub/.gitattributes", "a\\b", "a\nb", "a:b", "e\u0301.bin"],
+)
+def test_names_that_tools_read_differently_are_refused(tmp_path, name) -> None:
+    root = write(tmp_path / "r", {**FILES, name: b"x"})
+    with pytest.raises(ManifestError, match="remove or rename"):
+        build_manifest(root)
+
+
+def test_names_that_differ_by_case_are_refused(tmp_path) -> None:
+    root = write(tmp_path / "r", {"Model.pt": b"1", "model.pt": b"2"})
+    with pytest.raises(ManifestError, match="differs from 'Model.pt' only by case"):
+        build_manifest(root)
+
+
+@pytest.mark.parametrize("make", ["missing", "empty", "file"])
+def test_nothing_is_no_release(tmp_path, make) -> None:
+    root = tmp_path / "r"
+    if make == "empty":
+        root.mkdir()
+    elif make == "file":
+        root.write_bytes(b"x")
+    with pytest.raises(ManifestError, match="r: "):
+        build_manifest(root)
+
+
+@pytest.mark.parametrize("path", ["", "/a", "a//b", "./a", "a/../b", "a/", " a", "a "])
+def test_paths_that_are_not_plain_are_refused(path) -> None:
+    assert check_path(path) is not None
+
+
+def test_a_manifest_survives_writing_and_reading(tmp_path) -> None:
+    manifest = build_manifest(write(tmp_path / "r", FILES))
+    assert parse_manifest(manifest.to_dict()) == manifest
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        {"schema_version": "2", "files": []},
+        {"schema_version": "1", "files": [{"path": "b"}]},
+    ],
+)
+def test_a_malformed_manifest_is_refused(value) -> None:
+    with pytest.raises(EvidenceError):
+        parse_manifest(value)
+
+
+def test_unsorted_or_repeated_paths_are_refused(tmp_path) -> None:
+    good = build_manifest(write(tmp_path / "r", FILES)).to_dict()
+    for files in (good["files"][::-1], [good["files"][0]] * 2):
+        with pytest.raises(EvidenceError, match="sorted and unique"):
+            parse_manifest({"schema_version": "1", "files": files})
