@@ -1,0 +1,1 @@
+"""Pure questions to the evidence of a release under a policy."""

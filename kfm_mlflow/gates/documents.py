@@ -1,0 +1,171 @@
+"""Gates on documents: PROV, STAC, SBOM, telemetry, XAI. They must be valid and agree with the bytes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.gates.findings import Finding, Move
+from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.metadata.schemas import schema_problems
+
+if TYPE_CHECKING:
+    from kfm_mlflow.gates.content import Document
+    from kfm_mlflow.gates.evidence import Evidence
+    from kfm_mlflow.policy.models import Policy
+
+
+def _from_problems(evidence: Evidence, kind: str, path: str) -> list[Finding]:
+    label = kind.upper()
+    document = evidence.content.document(path)
+    problems = evidence.content.problems.get(f"{kind}:{path}")
+    if document.problem or problems is None:
+        detail = document.problem or f"{path}: not recognised as {label}"
+        code = f"{label}_MISSING" if "missing" in detail else f"{label}_INVALID"
+        return [
+            Finding(
+                code,
+                Verdict.FAIL,
+                f"{label} {'missing' if code.endswith('MISSING') else 'invalid'}",
+                detail,
+            )
+        ]
+    if problems:
+        return [
+            Finding(f"{label}_INVALID", Verdict.FAIL, f"{label} invalid", f"{path}: {sentence}")
+            for sentence in problems
+        ]
+    return [
+        Finding(
+            f"{label}_VALID",
+            Verdict.PASS,
+            f"{label} valid",
+            f"{path} is valid and agrees with the files",
+        )
+    ]
+
+
+def prov(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the lineage is valid and leads from the release to every data set by digest."""
+    settings = policy.gates.prov
+    return _from_problems(
+        evidence, "prov", settings.path if settings else "provenance/provenance.json"
+    )
+
+
+def stac(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the STAC item is valid, describes these files, and is of this version."""
+    settings = policy.gates.stac
+    path = settings.path if settings else "stac/model-item.json"
+    findings = _from_problems(evidence, "stac", path)
+    properties = evidence.content.mapping(path).get("properties")
+    said = properties.get("model:version") if isinstance(properties, dict) else None
+    if said is not None and said != evidence.release_version:
+        findings.append(
+            Finding(
+                "STAC_DISAGREES",
+                Verdict.FAIL,
+                "STAC names another version",
+                f"{path}: model:version is {said!r}, model_metadata.json says {evidence.release_version!r}",
+                observed=str(said),
+                limit=evidence.release_version,
+            )
+        )
+    del move
+    return findings
+
+
+def sbom(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the bill of materials is valid SPDX and lists these files."""
+    settings = policy.gates.sbom
+    return _from_problems(evidence, "sbom", settings.path if settings else "sbom.spdx.json")
+
+
+def _checked(document: Document, schema: str, path: str, label: str) -> list[Finding]:
+    sentences = [document.problem] if document.problem else schema_problems(schema, document.value)
+    return [
+        Finding(f"{label}_INVALID", Verdict.FAIL, f"{label.lower()} invalid", f"{path}: {sentence}")
+        for sentence in sentences
+    ]
+
+
+def _number(value: Any) -> float:
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    )
+
+
+def _at_most(label: str, name: str, value: float, limit: float | None, unit: str) -> list[Finding]:
+    if limit is None:
+        return []
+    passed = value <= limit
+    return [
+        Finding(
+            f"{label}_WITHIN" if passed else f"{label}_EXCEEDED",
+            Verdict.PASS if passed else Verdict.FAIL,
+            f"{name} {value:g} {unit} of {limit:g}",
+            f"{name} is {value:g} {unit}, at most {limit:g} {unit} is allowed",
+            observed=f"{value:g}",
+            limit=f"<= {limit:g}",
+            unit=unit,
+        )
+    ]
+
+
+def telemetry(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether energy and carbon are complete, consistent and within the policy's limits."""
+    settings = policy.gates.telemetry
+    if settings is None:
+        return []
+    document = evidence.content.document(settings.path)
+    findings = _checked(document, "telemetry-training", settings.path, "TELEMETRY")
+    if findings:
+        return findings
+    value = document.value
+    energy, carbon = _number(value["energy_wh"]), _number(value["carbon_gco2e"])
+    implied = energy / 1000 * _number(value["carbon"]["intensity_g_per_kwh"])
+    if not math.isclose(carbon, implied, rel_tol=0.01, abs_tol=1e-6):
+        findings.append(
+            Finding(
+                "TELEMETRY_INCONSISTENT",
+                Verdict.FAIL,
+                "carbon does not follow from energy",
+                f"{settings.path}: carbon_gco2e is not energy_wh times the stated intensity",
+                observed=f"{carbon:g}",
+                limit=f"{implied:g}",
+                unit="gCO2e",
+            )
+        )
+    findings += _at_most("ENERGY", "energy", energy, settings.max_energy_wh, "Wh")
+    findings += _at_most("CARBON", "carbon", carbon, settings.max_carbon_gco2e, "gCO2e")
+    return findings or [
+        Finding("TELEMETRY_COMPLETE", Verdict.PASS, "telemetry complete", settings.path)
+    ]
+
+
+def xai(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the explanation is complete, converged and stable over seeds."""
+    settings = policy.gates.xai
+    if settings is None:
+        return []
+    document = evidence.content.document(settings.path)
+    findings = _checked(document, "xai-summary", settings.path, "XAI")
+    if findings:
+        return findings
+    delta = abs(_number(document.value["convergence_delta"]))
+    stability = _number(document.value["stability"]["min_correlation"])
+    findings += _at_most(
+        "XAI_DELTA", "convergence delta", delta, settings.max_convergence_delta_ratio, "1"
+    )
+    stable = stability >= settings.min_stability
+    findings.append(
+        Finding(
+            "XAI_STABLE" if stable else "XAI_UNSTABLE",
+            Verdict.PASS if stable else Verdict.FAIL,
+            f"XAI stability {stability:.2f}",
+            "lowest correlation between explanations over seeds",
+            observed=f"{stability:g}",
+            limit=f">= {settings.min_stability:g}",
+        )
+    )
+    return findings

@@ -1,0 +1,178 @@
+"""What gates say: findings, the result of a gate, and the report over all of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from kfm_mlflow.canonical import digest_json
+from kfm_mlflow.gates.verdict import Verdict, worst
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kfm_mlflow.policy.levels import Level
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a gate found.
+
+    Attributes:
+        code: Reason code, stable over releases, for example ``SIGNATURE_MISSING``.
+        verdict: What it means for the gate.
+        summary: A few words for the one-sentence refusal.
+        detail: The whole sentence: what, where.
+        observed: The value found, if it is one.
+        limit: The value asked for, if it is one.
+        unit: Unit of both.
+        remedy: What to do next.
+    """
+
+    code: str
+    verdict: Verdict
+    summary: str
+    detail: str
+    observed: str = ""
+    limit: str = ""
+    unit: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One gate's findings; its verdict is their worst, and no findings are no evidence."""
+
+    gate: str
+    mode: Literal["enforce", "warn", "audit"]
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Worst of the findings."""
+        return worst(finding.verdict for finding in self.findings)
+
+
+@dataclass(frozen=True)
+class Move:
+    """A model version on its way from one level to another.
+
+    Attributes:
+        model_name: Registered model.
+        version: MLflow model version, 1 or more.
+        from_level: Level that it has.
+        to_level: Level that is asked for.
+        epoch: How often this version has been taken down; votes of an earlier epoch are void.
+        production: Version that is Production now, None when there is none.
+        now: Aware UTC instant of the evaluation.
+        restores: Whether this brings back a release that was Production before, on a rollback.
+    """
+
+    model_name: str
+    version: int
+    from_level: Level
+    to_level: Level
+    epoch: int
+    production: int | None
+    now: datetime
+    restores: bool = False
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """All gates on one move; the verdict is the worst of those that are enforced.
+
+    The digest covers everything that decides and nothing that merely passes by: neither the
+    time nor who asked. A dry run and the real move therefore give the same digest.
+    """
+
+    move: Move
+    family: str
+    policy_digest: str
+    release_id: str
+    release_version: str
+    evidence: tuple[str, ...]
+    gates: tuple[GateResult, ...]
+    rollback_target: str = ""
+    votes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Worst of the enforced gates; without any, INCONCLUSIVE."""
+        return worst(gate.verdict for gate in self.gates if gate.mode == "enforce")
+
+    @property
+    def blocking(self) -> tuple[tuple[str, Finding], ...]:
+        """(gate, finding) of everything that refuses, in order."""
+        return tuple(
+            (gate.gate, finding)
+            for gate in self.gates
+            if gate.mode == "enforce"
+            for finding in gate.findings
+            if finding.verdict is not Verdict.PASS
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form that the digest covers."""
+        return {
+            "schema_version": "1",
+            "model_name": self.move.model_name,
+            "version": self.move.version,
+            "from_level": str(self.move.from_level),
+            "to_level": str(self.move.to_level),
+            "epoch": self.move.epoch,
+            "restores": self.move.restores,
+            "family": self.family,
+            "policy_digest": self.policy_digest,
+            "release_id": self.release_id,
+            "release_version": self.release_version,
+            "evidence": list(self.evidence),
+            "rollback_target": self.rollback_target,
+            "votes": self.votes,
+            "verdict": str(self.verdict),
+            "gates": [
+                {
+                    "gate": gate.gate,
+                    "mode": gate.mode,
+                    "verdict": str(gate.verdict),
+                    "findings": [
+                        asdict(finding) | {"verdict": str(finding.verdict)}
+                        for finding in gate.findings
+                    ],
+                }
+                for gate in self.gates
+            ],
+        }
+
+    @property
+    def digest(self) -> str:
+        """``sha256:<hex>`` of :meth:`to_dict`."""
+        return digest_json(self.to_dict())
+
+
+MAX_SENTENCE = 299
+
+
+def refusal_sentence(report: GateReport) -> str:
+    """Return one sentence of under 300 characters that says what was refused and why.
+
+    Findings are shortened to their summaries, joined by ``;``; what does not fit is counted. The
+    sentence ends in the path of the page that says everything.
+    """
+    move = report.move
+    head = f"KFM refused {str(move.to_level).capitalize()} for {move.model_name} v{move.version}: "
+    tail = f"see /kfm/models/{move.model_name}/{move.version}"
+    words = list(dict.fromkeys(finding.summary for _, finding in report.blocking)) or [
+        "no gate passed"
+    ]
+    shown: list[str] = []
+    for index, word in enumerate(words):
+        rest = len(words) - index - 1
+        more = f"{rest} more; " if rest else ""
+        candidate = head + "; ".join([*shown, word]) + "; " + more + tail
+        if len(candidate) > MAX_SENTENCE:
+            break
+        shown.append(word)
+    hidden = len(words) - len(shown)
+    parts = [*shown, f"{hidden} more"] if hidden and shown else shown or [f"{hidden} findings"]
+    return (head + "; ".join(parts) + "; " + tail)[:MAX_SENTENCE]

@@ -1,0 +1,205 @@
+"""Gates on what was measured by somebody else than the trainer: validation, metrics, canary."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from kfm_mlflow.gates.findings import Finding, Move
+from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.trust.attestation import Binding, binding_problems
+from kfm_mlflow.trust.instants import format_instant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kfm_mlflow.gates.evidence import Evidence
+    from kfm_mlflow.policy.models import Limit, Policy
+    from kfm_mlflow.trust.attestation import AttestationReport
+
+
+def _binding(evidence: Evidence, move: Move, *, policy_digest: str | None = None) -> Binding:
+    return Binding(
+        model_name=move.model_name,
+        release_version=evidence.release_version,
+        release_id=evidence.release_id,
+        policy_digest=policy_digest,
+        version=move.version,
+    )
+
+
+def _newest(
+    evidence: Evidence, kind: str, binding: Binding
+) -> tuple[AttestationReport | None, list[str]]:
+    """Return the newest good attestation of a kind about this release, and why others are not."""
+    good: list[AttestationReport] = []
+    problems: list[str] = []
+    for report in evidence.of_kind(kind):
+        wrong = [*report.problems, *binding_problems(report, binding)]
+        if report.ok and not wrong:
+            good.append(report)
+        else:
+            problems += wrong
+    good.sort(key=lambda report: (report.issued_at, report.digest))
+    return (good[-1] if good else None), problems
+
+
+def _absent(kind: str, problems: Sequence[str], remedy: str) -> list[Finding]:
+    label = kind.upper().replace("-", "_")
+    if not problems:
+        return [
+            Finding(
+                f"{label}_MISSING",
+                Verdict.INCONCLUSIVE,
+                f"{kind} missing",
+                f"there is no {kind} attestation of a trusted party",
+                remedy=remedy,
+            )
+        ]
+    return [
+        Finding(
+            f"{label}_INVALID",
+            Verdict.FAIL,
+            f"{kind} invalid",
+            f"{kind} attestation {problem}",
+            remedy=remedy,
+        )
+        for problem in problems
+    ]
+
+
+_VALIDATE = "validate it again: mlflow run . -e validate, under the validator's own key"
+
+
+def validation(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether a validator, not the signer, signed a fresh result about exactly this release."""
+    settings = policy.gates.validation
+    report, problems = _newest(evidence, "validation", _binding(evidence, move))
+    if report is None or settings is None:
+        unsigned = [p for r in evidence.attestations if r.kind is None for p in r.problems]
+        return _absent("validation", problems or unsigned, _VALIDATE)
+    findings: list[Finding] = []
+    issued_at = report.issued_at
+    age_s = (move.now - issued_at).total_seconds() if issued_at else math.inf
+    if age_s > settings.max_age_s:
+        findings.append(
+            Finding(
+                "VALIDATION_EXPIRED",
+                Verdict.FAIL,
+                "validation expired",
+                f"validated at {format_instant(issued_at) if issued_at else 'no known time'}, "
+                f"at most {settings.max_age_s:g} s ago is allowed",
+                limit=f"<= {settings.max_age_s:g}",
+                unit="s",
+                remedy=_VALIDATE,
+            )
+        )
+    claims = report.claims or {}
+    determinism = claims.get("determinism")
+    identical = isinstance(determinism, dict) and determinism.get("identical") is True
+    if settings.require_deterministic and not identical:
+        findings.append(
+            Finding(
+                "NOT_DETERMINISTIC",
+                Verdict.FAIL,
+                "inference not deterministic",
+                "the validator ran inference twice and the answers differ, or did not say",
+                remedy="seed and fix the model's operations, then validate again",
+            )
+        )
+    if evidence.signature is not None and evidence.signature.signer in report.signers:
+        findings.append(
+            Finding(
+                "SELF_VALIDATED",
+                Verdict.FAIL,
+                "validated by its own signer",
+                f"{evidence.signature.signer} signed the release and its validation",
+                remedy="let another party validate it",
+            )
+        )
+    return findings or [
+        Finding(
+            "VALIDATED",
+            Verdict.PASS,
+            "validated",
+            f"validated by {', '.join(report.signers)}",
+            observed=format_instant(issued_at) if issued_at else "",
+        )
+    ]
+
+
+def _judge(limit: Limit, value: object) -> Finding:
+    asked = " and ".join(
+        text
+        for text in (
+            f">= {limit.min:g}" if limit.min is not None else "",
+            f"<= {limit.max:g}" if limit.max is not None else "",
+        )
+        if text
+    )
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Finding(
+            "METRIC_MISSING",
+            Verdict.INCONCLUSIVE,
+            f"{limit.metric} missing",
+            f"{limit.metric} was not measured",
+            limit=asked,
+            unit=limit.unit,
+            remedy=_VALIDATE,
+        )
+    passed = (
+        math.isfinite(value)
+        and (limit.min is None or value >= limit.min)
+        and (limit.max is None or value <= limit.max)
+    )
+    return Finding(
+        "METRIC_WITHIN" if passed else "METRIC_OUTSIDE",
+        Verdict.PASS if passed else Verdict.FAIL,
+        f"{limit.metric} {value:.3g}, asked {asked}",
+        f"{limit.metric} is {value:.6g}, asked is {asked}",
+        observed=f"{value:.6g}",
+        limit=asked,
+        unit=limit.unit,
+        remedy=""
+        if passed
+        else "train a better model, or measure on the data that the policy means",
+    )
+
+
+def metrics(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the validator's signed metrics keep every limit; inclusive, NaN never does."""
+    settings = policy.gates.metrics
+    report, problems = _newest(evidence, "validation", _binding(evidence, move))
+    if report is None or settings is None:
+        return _absent("validation", problems, _VALIDATE)
+    measured = (report.claims or {}).get("metrics")
+    values = measured if isinstance(measured, dict) else {}
+    return [_judge(limit, _value(values.get(limit.metric))) for limit in settings.limits]
+
+
+def _value(value: object) -> object:
+    # JSON has no NaN: a validator writes it, and the infinities, as text.
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value  # type: ignore[arg-type]
+
+
+def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether a controller measured the canary under this policy and found it no worse."""
+    binding = _binding(evidence, move, policy_digest=policy.digest)
+    report, problems = _newest(evidence, "canary-verdict", binding)
+    if report is None:
+        return _absent("canary-verdict", problems, "let the rollout controller finish the canary")
+    claims = report.claims or {}
+    verdict = str(claims.get("verdict", ""))
+    if claims.get("epoch") != move.epoch:
+        return _absent("canary-verdict", ["is of an earlier epoch"], "run the canary again")
+    passed = verdict == Verdict.PASS
+    return [
+        Finding(
+            "CANARY_PASSED" if passed else "CANARY_NOT_PASSED",
+            Verdict.PASS if passed else Verdict.FAIL,
+            "canary passed" if passed else f"canary {verdict or 'unclear'}",
+            f"{', '.join(report.signers)} measured {claims.get('sample_count', 0)} requests",
+            observed=verdict,
+            limit="PASS",
+        )
+    ]

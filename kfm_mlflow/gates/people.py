@@ -1,0 +1,146 @@
+"""Gates on what people decide and prepare: the council's votes, the release to go back to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.errors import KfmError
+from kfm_mlflow.gates.findings import Finding, Move
+from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.trust.attestation import Binding, binding_problems
+from kfm_mlflow.trust.quorum import Council, Member, Proposal, Tally, parse_vote, tally
+
+if TYPE_CHECKING:
+    from kfm_mlflow.gates.evidence import Evidence
+    from kfm_mlflow.policy.models import Policy
+
+
+def proposal_of(evidence_release_id: str, policy: Policy, move: Move) -> Proposal:
+    """Return what the council votes on for a move."""
+    return Proposal(
+        model_name=move.model_name,
+        release_id=evidence_release_id,
+        from_level=str(move.from_level),
+        to_level=str(move.to_level),
+        policy_digest=policy.digest,
+        epoch=move.epoch,
+    )
+
+
+def council_of(policy: Policy) -> Council:
+    """Return the policy's council as the quorum counts it."""
+    settings = policy.trust.council
+    return Council(
+        members=tuple(Member(member.name, member.roles) for member in settings.members),
+        threshold=settings.threshold,
+        required_roles=settings.required_roles,
+        veto_roles=settings.veto_roles,
+    )
+
+
+def _count(evidence: Evidence, policy: Policy, move: Move) -> tuple[Tally, list[str]]:
+    binding = Binding(
+        model_name=move.model_name,
+        release_version=evidence.release_version,
+        release_id=evidence.release_id,
+        policy_digest=policy.digest,
+    )
+    votes, ignored = [], []
+    for report in evidence.of_kind("vote"):
+        problems = [*report.problems, *binding_problems(report, binding)]
+        if problems or not report.ok:
+            ignored += problems
+            continue
+        try:
+            votes.append(parse_vote(report.statement or {}, signers=report.signers))
+        except KfmError as exc:
+            ignored.append(str(exc))
+    return tally(
+        votes, council_of(policy), proposal_of(evidence.release_id, policy, move), move.now
+    ), ignored
+
+
+def tally_of(evidence: Evidence, policy: Policy, move: Move) -> dict[str, Any]:
+    """Return the tally as it stands in a decision."""
+    return _count(evidence, policy, move)[0].to_dict()
+
+
+def votes(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the council's quorum approved exactly this move of exactly these bytes."""
+    counted, ignored = _count(evidence, policy, move)
+    short = f"votes {len(counted.approving)} of {counted.needed}"
+    remarks = "; ".join([*counted.findings, *(f"ignored: {reason}" for reason in ignored)])
+    common = {
+        "observed": str(len(counted.approving)),
+        "limit": f">= {counted.needed}",
+        "unit": "votes",
+    }
+    if counted.outcome == "vetoed":
+        names = ", ".join(counted.vetoing)
+        return [
+            Finding(
+                "VETOED",
+                Verdict.FAIL,
+                f"vetoed by {names}",
+                f"vetoed by {names}. {remarks}",
+                **common,
+            )
+        ]
+    if counted.outcome == "reached":
+        return [
+            Finding(
+                "QUORUM_REACHED",
+                Verdict.PASS,
+                short,
+                f"{short} ({counted.scheme}) {remarks}".strip(),
+                **common,
+            )
+        ]
+    missing = "".join(f"; no approval of {role}" for role in counted.missing_roles)
+    return [
+        Finding(
+            "QUORUM_PENDING",
+            Verdict.INCONCLUSIVE,
+            short,
+            f"{short}{missing} ({counted.scheme}) {remarks}".strip(),
+            remedy=f"kfm vote models:/{move.model_name}/{move.version} --to {move.to_level} --key KEY --approve",
+            **common,
+        )
+    ]
+
+
+def rollback_target(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the release to go back to is there, whole, and named."""
+    if move.production is None or move.production == move.version:
+        return [
+            Finding(
+                "FIRST_RELEASE",
+                Verdict.PASS,
+                "first release",
+                "nothing is Production yet: going back means serving nothing",
+            )
+        ]
+    if evidence.target_problems:
+        return [
+            Finding(
+                "TARGET_BROKEN",
+                Verdict.FAIL,
+                f"rollback target v{move.production} broken",
+                problem,
+                remedy="restore the frozen area from backup before releasing anything",
+            )
+            for problem in evidence.target_problems
+        ]
+    if not evidence.target_release_id:
+        return [
+            Finding("TARGET_UNKNOWN", Verdict.FAIL, "no rollback target", "no target was verified")
+        ]
+    return [
+        Finding(
+            "TARGET_VERIFIED",
+            Verdict.PASS,
+            f"goes back to v{move.production}",
+            f"v{move.production} is whole",
+            observed=evidence.target_release_id,
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Keys, signatures, attestations, quorum and the ledger's hash chain."""
