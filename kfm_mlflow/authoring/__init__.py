@@ -1,0 +1,1 @@
+"""Composing a release, and the signed validation of one, out of the evidence rooms."""

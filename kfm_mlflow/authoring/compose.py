@@ -1,0 +1,214 @@
+"""Composing a release: every document written in the order in which one rests on the other.
+
+Model files first, then what is measured on them, then CARE, metadata and card, then lineage and
+bill of materials, and last the STAC item, which lists the checksum of everything else. Nothing
+here asks the clock or the network; the same specification gives the same bytes, apart from the
+measured telemetry.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kfm_mlflow.authoring.evidence_files import drift_baseline, model_metadata, model_summary, telemetry
+from kfm_mlflow.authoring.export import (
+    INPUT_NAME,
+    MAX_RELATIVE_DIFFERENCE,
+    OUTPUT_NAME,
+    export_onnx,
+    onnx_difference,
+    save_state,
+)
+from kfm_mlflow.canonical import canonical_bytes, digest_file, write_bytes, write_json
+from kfm_mlflow.care.modes import MODES, mode_resolution
+from kfm_mlflow.care.regions import load_regions
+from kfm_mlflow.care.screen import OutputGrid, screen_release
+from kfm_mlflow.errors import EvidenceError
+from kfm_mlflow.metadata.card import build_card
+from kfm_mlflow.metadata.facts import FileFact, ReleaseFact, TensorFact, read_file_fact
+from kfm_mlflow.metadata.packages import resolved_packages
+from kfm_mlflow.metadata.prov import build_prov, prov_views
+from kfm_mlflow.metadata.sbom import build_sbom
+from kfm_mlflow.metadata.stac import build_item
+from kfm_mlflow.monitor.attribution import integrated_gradients_summary
+from kfm_mlflow.release.manifest import Manifest, build_manifest
+from kfm_mlflow.release.texts import is_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kfm_mlflow.authoring.spec import ReleaseSpec
+
+_XAI_ROWS = 32
+# What inference needs; recorded with the versions that are installed.
+_REQUIREMENTS = ("mlflow", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+def _answers(spec: ReleaseSpec) -> NDArray[np.float32]:
+    import torch
+
+    with torch.no_grad():
+        answers: NDArray[np.float32] = spec.model.eval()(torch.from_numpy(spec.inputs)).numpy()
+    if not np.isfinite(answers).all():
+        raise EvidenceError("answers NaN or infinity on the given inputs", where=spec.name)
+    return answers
+
+
+def _write_model(spec: ReleaseSpec, root: Path, outputs: NDArray[np.float32]) -> float:
+    """Write MLflow's files, model.onnx and model.pt; return how far the two models differ."""
+    import mlflow
+    from mlflow.models import Model
+    from mlflow.models.signature import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    proto = export_onnx(spec.model, spec.inputs.shape[1:])
+    difference = onnx_difference(spec.model, proto.SerializeToString(), spec.inputs)
+    if not difference <= MAX_RELATIVE_DIFFERENCE:
+        raise EvidenceError(
+            f"ONNX differs from torch by {difference:.3g}, allowed is {MAX_RELATIVE_DIFFERENCE:g}",
+            where="model.onnx",
+            remedy="export operations that onnxruntime computes alike",
+        )
+    schemas = [
+        Schema([TensorSpec(np.dtype("float32"), (-1, *array.shape[1:]), name)])
+        for name, array in ((INPUT_NAME, spec.inputs), (OUTPUT_NAME, outputs))
+    ]
+    installed = {p.name: p.version for p in resolved_packages(None)}
+    # MLflow puts a random id and its own clock into MLmodel; the same release must be the same bytes.
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{spec.name}@{spec.version}").hex
+    mlflow.onnx.save_model(
+        proto,
+        str(root),
+        signature=ModelSignature(*schemas),
+        # One file, not a second one under a random name; the CPU is what every reader has.
+        save_as_external_data=False,
+        onnx_execution_providers=["CPUExecutionProvider"],
+        mlflow_model=Model(model_uuid=identity, utc_time_created=spec.released_at.replace(tzinfo=None)),
+        pip_requirements=[f"{n}=={installed[n]}" for n in _REQUIREMENTS if n in installed],
+    )
+    save_state(spec.model, spec.config, root / "model.pt")
+    return difference
+
+
+def _tensors(spec: ReleaseSpec, outputs: NDArray[np.float32]) -> tuple[TensorFact, TensorFact]:
+    order = ("batch", *spec.dim_order)
+    return (
+        TensorFact(INPUT_NAME, "float32", (-1, *spec.inputs.shape[1:]), order),
+        TensorFact(OUTPUT_NAME, "float32", (-1, *outputs.shape[1:]), order),
+    )
+
+
+def care_block(spec: ReleaseSpec) -> dict[str, Any]:
+    """Return the CARE block of a release: the family's default masking unless it says otherwise."""
+    named = f"h3-{spec.family.split('-')[0]}-generalized"
+    masking = named if named in MODES else "h3-generalized"
+    block: dict[str, Any] = {
+        "masking": masking,
+        "scope": "public-generalized",
+        "notes": ["Outputs are generalised where sovereign regions ask for it."],
+        "authority": None,
+        "labels": [],
+        "h3_max_resolution": mode_resolution(masking),
+        **spec.care,
+    }
+    if spec.cell_size_deg is not None:
+        block.setdefault("output_grid", {"bbox": list(spec.bbox), "cell_size_deg": spec.cell_size_deg})
+    return block
+
+
+def _texts(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    named = {path.relative_to(root).as_posix(): path for path in files}
+    return {name: path.read_text(encoding="utf-8") for name, path in named.items() if is_text(name)}
+
+
+def _facts(root: Path) -> tuple[FileFact, ...]:
+    paths = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+    return tuple(read_file_fact(root, path) for path in paths)
+
+
+def _release_fact(
+    spec: ReleaseSpec, tensors: tuple[TensorFact, TensorFact], care: dict[str, Any], xai: dict[str, Any], status: str
+) -> ReleaseFact:
+    import torch
+
+    return ReleaseFact(
+        model_name=spec.name,
+        release_version=spec.version,
+        family=spec.family,
+        task=spec.task,
+        released_at=spec.released_at,
+        license=spec.license,
+        description=spec.description or f"{spec.name} {spec.version}",
+        architecture=type(spec.model).__name__,
+        framework="PyTorch",
+        framework_version=torch.__version__,
+        hyperparameters=dict(spec.hyperparameters) or {"seed": spec.run.seed},
+        metrics=dict(spec.metrics),
+        parameter_count=sum(p.numel() for p in spec.model.parameters()),
+        inputs=tensors[:1],
+        outputs=tensors[1:],
+        bbox=spec.bbox,
+        care=care,
+        energy_wh=spec.energy.energy_wh,
+        carbon_gco2e=spec.energy.carbon_gco2e,
+        screening_status=status,
+        explainability={key: xai[key] for key in ("method", "library", "sample_count", "seed")},
+        predecessor=spec.predecessor,
+    )
+
+
+def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = None) -> Manifest:
+    """Write a whole release into an empty directory.
+
+    Args:
+        spec: What the release is.
+        root: Directory that does not exist yet.
+        regions: GeoJSON of sovereign regions; None takes the packaged, illustrative extents.
+
+    Returns:
+        The manifest; its ``release_id`` names the release.
+
+    Raises:
+        EvidenceError: The model cannot be exported, or its two forms disagree.
+        InputError: Something in the specification is wrong.
+    """
+    outputs = _answers(spec)
+    difference = _write_model(spec, root, outputs)
+    xai = integrated_gradients_summary(spec.model, spec.inputs[:_XAI_ROWS], seed=spec.run.seed)
+    write_json(root / "xai" / "summary.json", xai)
+    write_json(root / "telemetry" / "training.json", telemetry(spec))
+    write_json(root / "drift" / "baseline.json", drift_baseline(spec.inputs, outputs))
+    write_json(root / "model_summary.json", model_summary(spec, difference))
+    tensors = _tensors(spec, outputs)
+    described = {
+        key: [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)}]
+        for key, t in zip(("inputs", "outputs"), tensors, strict=True)
+    }
+    write_json(
+        root / "model_metadata.json", model_metadata(spec, digest_file(root / "model.pt"), described)
+    )
+    care = care_block(spec)
+    screening = screen_release(
+        care,
+        outputs=OutputGrid.from_mapping(care.get("output_grid")),
+        texts=_texts(root),
+        regions=load_regions(regions),
+        now=spec.released_at,
+    )
+    write_json(root / "care.json", screening.to_dict())
+    fact = _release_fact(spec, tensors, care, xai, str(screening.status))
+    write_json(root / "model-card.json", build_card(fact, _facts(root), spec.datasets, spec.run))
+    prov = canonical_bytes(build_prov(fact, _facts(root), spec.datasets, spec.run, spec.agents))
+    write_bytes(root / "provenance" / "provenance.json", prov)
+    views = prov_views(prov)
+    write_bytes(root / "provenance" / "provenance.provn", views["provn"].encode())
+    write_bytes(root / "provenance" / "provenance.ttl", views["ttl"].encode())
+    sbom = build_sbom(fact, _facts(root), spec.datasets, resolved_packages(None))
+    write_bytes(root / "sbom.spdx.json", sbom)
+    write_json(root / "stac" / "model-item.json", build_item(fact, _facts(root), spec.datasets, spec.run))
+    return build_manifest(root)

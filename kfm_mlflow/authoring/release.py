@@ -1,0 +1,258 @@
+"""``log_release``: from a trained model to a signed release in an MLflow run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kfm_mlflow.authoring.compose import compose_release
+from kfm_mlflow.authoring.spec import DEFAULT_LICENSE, ReleaseSpec
+from kfm_mlflow.canonical import digest_bytes, digest_json
+from kfm_mlflow.errors import InputError
+from kfm_mlflow.metadata.extent import wgs84_bbox
+from kfm_mlflow.metadata.facts import AgentFact, DatasetFact, RunFact
+from kfm_mlflow.metadata.packages import resolved_packages
+from kfm_mlflow.release.bundle import bundle_at, evidence_uri
+from kfm_mlflow.trust.keys import load_private_key
+from kfm_mlflow.trust.signing import sign_release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+    from numpy.typing import NDArray
+
+    from kfm_mlflow.monitor.energy import EnergyReport
+
+ARTIFACT_PATH = "release"
+MIN_NDIM = 2
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Data that a release was made from.
+
+    Attributes:
+        role: What it was used for.
+        name: Short name.
+        uri: Where it is or what it is called; never a path of this machine.
+        digest: ``sha256:<hex>`` of what was read.
+        license: SPDX expression.
+        bbox: West, south, east, north in degrees, if it may be told.
+        selection: Which part, in words.
+    """
+
+    role: Literal["training", "validation"]
+    name: str
+    uri: str
+    digest: str
+    license: str = "NOASSERTION"
+    bbox: tuple[float, float, float, float] | None = None
+    selection: str = ""
+    start_at: datetime | None = None
+    end_at: datetime | None = None
+    variables: tuple[str, ...] = ()
+
+    def fact(self) -> DatasetFact:
+        """Return the value that the documents are built from."""
+        return DatasetFact(
+            name=f"{self.name}-{self.role}",
+            uri=self.uri,
+            sha256=self.digest,
+            license=self.license,
+            role=self.role,
+            bbox=self.bbox,
+            start_at=self.start_at,
+            end_at=self.end_at,
+            variables=self.variables,
+            selection=self.selection,
+        )
+
+
+@dataclass(frozen=True)
+class LoggedRelease:
+    """Where a release was logged.
+
+    Attributes:
+        release_id: ``sha256:<hex>`` of its manifest.
+        run_id: The MLflow run.
+        model_uri: What to give to ``mlflow.register_model``.
+        evidence_uri: Where signature and attestations lie.
+    """
+
+    release_id: str
+    run_id: str
+    model_uri: str
+    evidence_uri: str
+
+
+@dataclass
+class Measurement:
+    """Energy, carbon and duration of what ran inside :func:`measure_energy`."""
+
+    started_at: datetime
+    ended_at: datetime | None = None
+    reports: list[EnergyReport] = field(default_factory=list)
+
+    @property
+    def report(self) -> EnergyReport:
+        """The finished report.
+
+        Raises:
+            InputError: The block has not ended yet.
+        """
+        if not self.reports:
+            raise InputError("has not ended", where="measure_energy", remedy="leave the with block first")
+        return self.reports[0]
+
+
+@contextmanager
+def measure_energy() -> Iterator[Measurement]:
+    """Measure energy and carbon of a block (CodeCarbon, offline; grid of Kansas).
+
+    Yields:
+        A measurement that ``log_release(energy=…)`` takes once the block has ended.
+    """
+    from kfm_mlflow.monitor.energy import measure_energy as measured
+
+    found = Measurement(datetime.now(UTC))
+    with measured() as running:
+        yield found
+    found.ended_at = datetime.now(UTC)
+    found.reports.append(running.report)
+
+
+def _run_fact(run: Any, measurement: Measurement, seed: int, entry_point: str) -> RunFact:
+    tags = run.data.tags
+    packages = [[p.name, p.version] for p in resolved_packages(None)]
+    return RunFact(
+        run_id=run.info.run_id,
+        entry_point=tags.get("mlflow.project.entryPoint") or tags.get("mlflow.source.name", entry_point).rsplit("/", 1)[-1],
+        git_commit=tags.get("mlflow.source.git.commit"),
+        git_url=tags.get("mlflow.source.git.repoURL"),
+        started_at=measurement.started_at,
+        ended_at=measurement.ended_at or datetime.now(UTC),
+        parameters=dict(run.data.params),
+        seed=seed,
+        environment_lock_sha256=digest_json(packages),
+    )
+
+
+def _inputs(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    array = np.ascontiguousarray(values, dtype=np.float32)
+    if array.ndim < MIN_NDIM or not np.isfinite(array).all():
+        raise InputError("must be finite numbers [n, …]", where="inputs", remedy="give representative rows, batch first")
+    return array
+
+
+def log_release(
+    model: torch.nn.Module,
+    inputs: NDArray[np.float32],
+    *,
+    name: str,
+    version: str,
+    bbox: tuple[float, float, float, float],
+    signing_key: str | Path,
+    energy: Measurement,
+    family: str = "climate",
+    task: str = "regression",
+    seed: int = 42,
+    datasets: Sequence[Dataset] = (),
+    hyperparameters: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    care: Mapping[str, Any] | None = None,
+    regions: Path | None = None,
+    cell_size_deg: float | None = None,
+    description: str = "",
+    license: str = DEFAULT_LICENSE,  # noqa: A002 - the field's own name
+    predecessor: str | None = None,
+    responsible: str = "release-team",
+) -> LoggedRelease:
+    """Compose a release from a trained model, sign it, and log it to the active MLflow run.
+
+    Args:
+        model: Takes one float32 tensor [n, …], returns one; exportable to ONNX.
+        inputs: Representative rows, float32 [n, …], n >= 30, in physical units.
+        name: Registered model that it is meant for.
+        version: Release version, ``v1.2.3``, unique per registered model for ever.
+        bbox: West, south, east, north in degrees where the model applies.
+        signing_key: Private key (``kfm keys new``) that a policy must trust.
+        energy: From :func:`measure_energy` around the training.
+        family: Policy family.
+        task: In MLM's vocabulary, for example ``super-resolution``.
+        seed: The one seed from which all randomness followed.
+        datasets: Training and validation data; without any, ``inputs`` stand for both.
+        hyperparameters: Name -> JSON value.
+        config: Plain values from which the module can be built again.
+        metrics: The trainer's own numbers; no gate believes them.
+        care: Parts of the CARE block that differ from the family's default.
+        regions: GeoJSON of sovereign regions for the screening.
+        cell_size_deg: Size of an output grid cell in degrees.
+        description: One or two sentences.
+        license: SPDX expression.
+        predecessor: Release version that this one revises.
+        responsible: Organisation on whose behalf the software acts.
+
+    Returns:
+        Where it was logged; ``mlflow.register_model(logged.model_uri, name)`` registers it.
+
+    Raises:
+        InputError: There is no active run, or an argument is wrong; nothing is logged.
+        EvidenceError: The model cannot be exported, or torch and ONNX disagree.
+    """
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is None:
+        raise InputError("there is no active MLflow run", where="log_release", remedy="call it inside mlflow.start_run()")
+    rows = _inputs(inputs)
+    signer = load_private_key(Path(signing_key))
+    run = mlflow.tracking.MlflowClient().get_run(active.info.run_id)
+    extent = wgs84_bbox(*bbox)
+    given = tuple(datasets) or tuple(
+        Dataset(role, "inputs", f"run:{active.info.run_id}/inputs", digest_bytes(rows.tobytes()))
+        for role in ("training", "validation")
+    )
+    spec = ReleaseSpec(
+        model=model,
+        inputs=rows,
+        name=name,
+        version=version,
+        family=family,
+        task=task,
+        bbox=extent,
+        datasets=tuple(dataset.fact() for dataset in given),
+        run=_run_fact(run, energy, seed, "log_release"),
+        agents=(
+            AgentFact("organization", responsible, "organization"),
+            AgentFact("trainer", signer.public_key.key_id, "software", on_behalf_of="organization", signs=True),
+        ),
+        energy=energy.report,
+        released_at=datetime.now(UTC),
+        hyperparameters={"seed": seed, **(hyperparameters or {})},
+        metrics=metrics or {},
+        care=care or {},
+        description=description,
+        license=license,
+        cell_size_deg=cell_size_deg,
+        config=config or {},
+        predecessor=predecessor,
+    )
+    with tempfile.TemporaryDirectory(prefix="kfm-release-") as folder:
+        bundle = bundle_at(Path(folder) / ARTIFACT_PATH)
+        manifest = compose_release(spec, bundle.release_dir, regions=regions)
+        bundle.evidence_dir.mkdir()
+        sign_release(bundle.release_dir, bundle.signature_path, Path(signing_key))
+        mlflow.log_artifacts(str(bundle.release_dir), ARTIFACT_PATH)
+        mlflow.log_artifacts(str(bundle.evidence_dir), evidence_uri(ARTIFACT_PATH))
+        mlflow.set_tags({"kfm.release_id": manifest.release_id, "kfm.release_version": version})
+    uri = f"runs:/{run.info.run_id}/{ARTIFACT_PATH}"
+    return LoggedRelease(manifest.release_id, run.info.run_id, uri, evidence_uri(uri))

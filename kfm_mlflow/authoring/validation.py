@@ -1,0 +1,170 @@
+"""A second party's validation of a release: measured again, signed, and logged beside it.
+
+The validator reads the release as anybody would (``mlflow.pyfunc``), runs inference twice and
+compares bytes, measures with its own function on data whose digest it names, and signs what it
+found with its own key. Gates believe this, never the trainer's numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kfm_mlflow.authoring.export import INPUT_NAME, OUTPUT_NAME
+from kfm_mlflow.canonical import load_json, write_bytes, write_json
+from kfm_mlflow.errors import EvidenceError, StorageError
+from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, EVIDENCE_SUFFIX
+from kfm_mlflow.release.manifest import build_manifest
+from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
+from kfm_mlflow.trust.keys import load_private_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+VALID_DAYS = 90.0
+
+
+@dataclass(frozen=True)
+class LoggedValidation:
+    """What was measured and where the attestation lies, relative to the run's artifacts."""
+
+    release_id: str
+    metrics: dict[str, float]
+    is_deterministic: bool
+    artifact_path: str
+
+
+def load_predict(release_dir: Path) -> Predict:
+    """Return a release's inference, loaded with plain MLflow.
+
+    Args:
+        release_dir: A release that ``log_release`` wrote.
+
+    Returns:
+        A function from float32 rows [n, …] to float32 rows [n, …].
+    """
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(str(release_dir))
+
+    def predict(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        answer = model.predict({INPUT_NAME: rows})
+        return np.asarray(answer[OUTPUT_NAME], dtype=np.float32)
+
+    return predict
+
+
+def _finite_or_text(value: float) -> float | str:
+    # JSON has no NaN; gates read these words and refuse them.
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def measure(
+    release_dir: Path,
+    *,
+    evaluate: Callable[[Predict], dict[str, float]],
+    inputs: NDArray[np.float32],
+    data: dict[str, str],
+    validator: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """Measure a release and return ``deployment_validation.json``.
+
+    Args:
+        release_dir: The release on local disk.
+        evaluate: Takes the inference, returns metric name -> value.
+        inputs: float32 [n, …] on which inference is run twice.
+        data: What was measured on, with its ``digest``.
+        validator: Who measures.
+        now: When (aware UTC).
+    """
+    predict = load_predict(release_dir)
+    first, second = (hashlib.sha256(predict(inputs).tobytes()).hexdigest() for _ in range(2))
+    metrics = evaluate(predict)
+    return {
+        "schema_version": "1",
+        "release_id": build_manifest(release_dir).release_id,
+        "metrics": {name: _finite_or_text(value) for name, value in sorted(metrics.items())},
+        "determinism": {"identical": first == second, "digest": f"sha256:{first}"},
+        "validator": validator,
+        "data": data,
+        "at": now.isoformat().replace("+00:00", "Z"),
+    }
+
+
+def log_validation(
+    run_id: str,
+    *,
+    evaluate: Callable[[Predict], dict[str, float]],
+    inputs: NDArray[np.float32],
+    data: dict[str, str],
+    validator_key: Path,
+    artifact_path: str = "release",
+    valid_days: float = VALID_DAYS,
+) -> LoggedValidation:
+    """Validate the release of a run and log the signed result beside it.
+
+    Args:
+        run_id: MLflow run that holds the release.
+        evaluate: Takes the inference (float32 rows to float32 rows), returns metric -> value.
+        inputs: float32 [n, …] on which inference is run twice.
+        data: What ``evaluate`` measures on; must hold a ``digest``.
+        validator_key: The validator's private key; not the signer's.
+        artifact_path: Where the release lies in the run.
+        valid_days: How long the attestation holds.
+
+    Returns:
+        What was measured.
+
+    Raises:
+        StorageError: The release cannot be downloaded.
+        EvidenceError: It does not say what it is.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    now = datetime.now(UTC)
+    signer = load_private_key(validator_key)
+    with tempfile.TemporaryDirectory(prefix="kfm-validate-") as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{artifact_path}", dst_path=folder)
+        except (MlflowException, OSError) as exc:
+            raise StorageError(f"cannot be downloaded ({exc})", where=f"runs:/{run_id}/{artifact_path}") from exc
+        release_dir = Path(path)
+        metadata = load_json(release_dir / "model_metadata.json")
+        document = measure(
+            release_dir,
+            evaluate=evaluate,
+            inputs=inputs,
+            data=data,
+            validator=signer.public_key.key_id,
+            now=now,
+        )
+        try:
+            binding = Binding(metadata["model_name"], metadata["release_version"], document["release_id"])
+        except (KeyError, TypeError) as exc:
+            raise EvidenceError(f"lacks {exc}", where="model_metadata.json") from exc
+        statement = build_statement("validation", binding, document, now, now + timedelta(days=valid_days))
+        evidence = Path(folder) / "evidence"
+        write_json(evidence / "deployment_validation.json", document)
+        name = f"validation-{signer.public_key.key_id[:12]}{ENVELOPE_SUFFIX}"
+        write_bytes(evidence / name, sign_statement(statement, signer))
+        target = artifact_path + EVIDENCE_SUFFIX
+        mlflow.tracking.MlflowClient().log_artifacts(run_id, str(evidence), target)
+    values = {k: float(v) for k, v in document["metrics"].items()}
+    return LoggedValidation(
+        document["release_id"], values, document["determinism"]["identical"], f"{target}/{name}"
+    )
