@@ -9,11 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kfm_mlflow.authoring.release import log_release
+    from kfm_mlflow.authoring.release import Dataset, log_release, measure_energy
+    from kfm_mlflow.authoring.validation import log_validation
 
-__all__ = ["log_release"]
+__all__ = ["Dataset", "log_release", "log_validation", "measure_energy"]
 
-_HOMES = {"log_release": "kfm_mlflow.authoring.release"}
+_HOMES = {
+    "Dataset": "kfm_mlflow.authoring.release",
+    "log_release": "kfm_mlflow.authoring.release",
+    "log_validation": "kfm_mlflow.authoring.validation",
+    "measure_energy": "kfm_mlflow.authoring.release",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import rfc8785
 
@@ -67,7 +67,7 @@ def digest_json(value: Any) -> str:
     return digest_bytes(canonical_bytes(value))
 
 
-def digest_stream(stream: IO[bytes]) -> str:
+def digest_stream(stream: BinaryIO) -> str:
     """Return ``sha256:<hex>`` of an open binary file, read once from where it stands."""
     return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfm_mlflow.authoring.evidence_files import drift_baseline, model_metadata, model_summary, telemetry
+from kfm_mlflow.authoring.evidence_files import (
+    drift_baseline,
+    model_metadata,
+    model_summary,
+    telemetry,
+)
 from kfm_mlflow.authoring.export import (
     INPUT_NAME,
     MAX_RELATIVE_DIFFERENCE,
@@ -87,7 +92,9 @@ def _write_model(spec: ReleaseSpec, root: Path, outputs: NDArray[np.float32]) ->
         # One file, not a second one under a random name; the CPU is what every reader has.
         save_as_external_data=False,
         onnx_execution_providers=["CPUExecutionProvider"],
-        mlflow_model=Model(model_uuid=identity, utc_time_created=spec.released_at.replace(tzinfo=None)),
+        mlflow_model=Model(
+            model_uuid=identity, utc_time_created=spec.released_at.replace(tzinfo=None)
+        ),
         pip_requirements=[f"{n}=={installed[n]}" for n in _REQUIREMENTS if n in installed],
     )
     save_state(spec.model, spec.config, root / "model.pt")
@@ -116,7 +123,9 @@ def care_block(spec: ReleaseSpec) -> dict[str, Any]:
         **spec.care,
     }
     if spec.cell_size_deg is not None:
-        block.setdefault("output_grid", {"bbox": list(spec.bbox), "cell_size_deg": spec.cell_size_deg})
+        block.setdefault(
+            "output_grid", {"bbox": list(spec.bbox), "cell_size_deg": spec.cell_size_deg}
+        )
     return block
 
 
@@ -132,7 +141,11 @@ def _facts(root: Path) -> tuple[FileFact, ...]:
 
 
 def _release_fact(
-    spec: ReleaseSpec, tensors: tuple[TensorFact, TensorFact], care: dict[str, Any], xai: dict[str, Any], status: str
+    spec: ReleaseSpec,
+    tensors: tuple[TensorFact, TensorFact],
+    care: dict[str, Any],
+    xai: dict[str, Any],
+    status: str,
 ) -> ReleaseFact:
     import torch
 
@@ -190,7 +203,8 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
         for key, t in zip(("inputs", "outputs"), tensors, strict=True)
     }
     write_json(
-        root / "model_metadata.json", model_metadata(spec, digest_file(root / "model.pt"), described)
+        root / "model_metadata.json",
+        model_metadata(spec, digest_file(root / "model.pt"), described),
     )
     care = care_block(spec)
     screening = screen_release(
@@ -210,5 +224,7 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     write_bytes(root / "provenance" / "provenance.ttl", views["ttl"].encode())
     sbom = build_sbom(fact, _facts(root), spec.datasets, resolved_packages(None))
     write_bytes(root / "sbom.spdx.json", sbom)
-    write_json(root / "stac" / "model-item.json", build_item(fact, _facts(root), spec.datasets, spec.run))
+    write_json(
+        root / "stac" / "model-item.json", build_item(fact, _facts(root), spec.datasets, spec.run)
+    )
     return build_manifest(root)

@@ -90,7 +90,9 @@ def model_summary(spec: ReleaseSpec, onnx_relative_difference: float) -> dict[st
     }
 
 
-def model_metadata(spec: ReleaseSpec, weights_digest: str, tensors: dict[str, Any]) -> dict[str, Any]:
+def model_metadata(
+    spec: ReleaseSpec, weights_digest: str, tensors: dict[str, Any]
+) -> dict[str, Any]:
     """Describe identity, code, data and weights of a release."""
     import torch
 

@@ -109,7 +109,9 @@ class Measurement:
             InputError: The block has not ended yet.
         """
         if not self.reports:
-            raise InputError("has not ended", where="measure_energy", remedy="leave the with block first")
+            raise InputError(
+                "has not ended", where="measure_energy", remedy="leave the with block first"
+            )
         return self.reports[0]
 
 
@@ -134,7 +136,8 @@ def _run_fact(run: Any, measurement: Measurement, seed: int, entry_point: str) -
     packages = [[p.name, p.version] for p in resolved_packages(None)]
     return RunFact(
         run_id=run.info.run_id,
-        entry_point=tags.get("mlflow.project.entryPoint") or tags.get("mlflow.source.name", entry_point).rsplit("/", 1)[-1],
+        entry_point=tags.get("mlflow.project.entryPoint")
+        or tags.get("mlflow.source.name", entry_point).rsplit("/", 1)[-1],
         git_commit=tags.get("mlflow.source.git.commit"),
         git_url=tags.get("mlflow.source.git.repoURL"),
         started_at=measurement.started_at,
@@ -148,7 +151,11 @@ def _run_fact(run: Any, measurement: Measurement, seed: int, entry_point: str) -
 def _inputs(values: NDArray[np.float32]) -> NDArray[np.float32]:
     array = np.ascontiguousarray(values, dtype=np.float32)
     if array.ndim < MIN_NDIM or not np.isfinite(array).all():
-        raise InputError("must be finite numbers [n, …]", where="inputs", remedy="give representative rows, batch first")
+        raise InputError(
+            "must be finite numbers [n, …]",
+            where="inputs",
+            remedy="give representative rows, batch first",
+        )
     return array
 
 
@@ -212,7 +219,11 @@ def log_release(
 
     active = mlflow.active_run()
     if active is None:
-        raise InputError("there is no active MLflow run", where="log_release", remedy="call it inside mlflow.start_run()")
+        raise InputError(
+            "there is no active MLflow run",
+            where="log_release",
+            remedy="call it inside mlflow.start_run()",
+        )
     rows = _inputs(inputs)
     signer = load_private_key(Path(signing_key))
     run = mlflow.tracking.MlflowClient().get_run(active.info.run_id)
@@ -233,7 +244,13 @@ def log_release(
         run=_run_fact(run, energy, seed, "log_release"),
         agents=(
             AgentFact("organization", responsible, "organization"),
-            AgentFact("trainer", signer.public_key.key_id, "software", on_behalf_of="organization", signs=True),
+            AgentFact(
+                "trainer",
+                signer.public_key.key_id,
+                "software",
+                on_behalf_of="organization",
+                signs=True,
+            ),
         ),
         energy=energy.report,
         released_at=datetime.now(UTC),

@@ -140,9 +140,13 @@ def log_validation(
     signer = load_private_key(validator_key)
     with tempfile.TemporaryDirectory(prefix="kfm-validate-") as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{artifact_path}", dst_path=folder)
+            path = mlflow.artifacts.download_artifacts(
+                f"runs:/{run_id}/{artifact_path}", dst_path=folder
+            )
         except (MlflowException, OSError) as exc:
-            raise StorageError(f"cannot be downloaded ({exc})", where=f"runs:/{run_id}/{artifact_path}") from exc
+            raise StorageError(
+                f"cannot be downloaded ({exc})", where=f"runs:/{run_id}/{artifact_path}"
+            ) from exc
         release_dir = Path(path)
         metadata = load_json(release_dir / "model_metadata.json")
         document = measure(
@@ -154,10 +158,14 @@ def log_validation(
             now=now,
         )
         try:
-            binding = Binding(metadata["model_name"], metadata["release_version"], document["release_id"])
+            binding = Binding(
+                metadata["model_name"], metadata["release_version"], document["release_id"]
+            )
         except (KeyError, TypeError) as exc:
             raise EvidenceError(f"lacks {exc}", where="model_metadata.json") from exc
-        statement = build_statement("validation", binding, document, now, now + timedelta(days=valid_days))
+        statement = build_statement(
+            "validation", binding, document, now, now + timedelta(days=valid_days)
+        )
         evidence = Path(folder) / "evidence"
         write_json(evidence / "deployment_validation.json", document)
         name = f"validation-{signer.public_key.key_id[:12]}{ENVELOPE_SUFFIX}"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import mlflow
 import torch
+
 from downscaling.evaluate import evaluate
 from downscaling.patches import live_patches
 from downscaling.train import train
-from task import choose_cut, cut, open_fields, preset
-
 from kfm_mlflow import Dataset, log_release, measure_energy
 from kfm_mlflow.errors import InputError, KfmError
+from task import choose_cut, cut, open_fields, preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +36,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default="generated", help="generated, or a NetCDF or Zarr path")
     parser.add_argument("--size", default="default", choices=("default", "small"))
     parser.add_argument("--seed", type=lambda text: int(float(text)), default=42)
-    parser.add_argument("--selection", default="random", help="validation patches: random or calmest")
+    parser.add_argument(
+        "--selection", default="random", help="validation patches: random or calmest"
+    )
     parser.add_argument("--shuffle-targets", default="no", choices=("no", "yes"))
-    parser.add_argument("--keys", type=Path, default=Path("keys"), help="holds trainer.pem and validator.pem")
+    parser.add_argument(
+        "--keys", type=Path, default=Path("keys"), help="holds trainer.pem and validator.pem"
+    )
     return parser.parse_args()
 
 
@@ -94,9 +98,21 @@ def main() -> None:
             signing_key=trainer,
             energy=energy,
             datasets=[
-                Dataset(role, fields.name, uri, fields.digest, selection=selection, bbox=fields.bbox,
-                        start_at=fields.start_at, end_at=fields.end_at, variables=tuple(sorted(set(fields.variables))))
-                for role, selection in (("training", "western longitudes"), ("validation", options.selection))
+                Dataset(
+                    role,
+                    fields.name,
+                    uri,
+                    fields.digest,
+                    selection=selection,
+                    bbox=fields.bbox,
+                    start_at=fields.start_at,
+                    end_at=fields.end_at,
+                    variables=tuple(sorted(set(fields.variables))),
+                )
+                for role, selection in (
+                    ("training", "western longitudes"),
+                    ("validation", options.selection),
+                )
             ],
             hyperparameters={
                 "patches": how.to_dict(),
@@ -117,7 +133,16 @@ def main() -> None:
         flush=True,
     )
     subprocess.run(
-        [sys.executable, str(HERE / "validate.py"), "--run-id", run.info.run_id, "--data", options.data, "--key", str(validator)],
+        [
+            sys.executable,
+            str(HERE / "validate.py"),
+            "--run-id",
+            run.info.run_id,
+            "--data",
+            options.data,
+            "--key",
+            str(validator),
+        ],
         check=True,
     )
     registered = mlflow.register_model(released.model_uri, options.name)

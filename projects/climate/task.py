@@ -53,7 +53,9 @@ def parse_cut(value: Mapping[str, Any]) -> Cut:
             str(value["selection"]),
         )
     except (KeyError, TypeError, ValueError) as exc:
-        raise DataError(f"does not say how patches were cut ({exc})", where="model_metadata.json") from exc
+        raise DataError(
+            f"does not say how patches were cut ({exc})", where="model_metadata.json"
+        ) from exc
 
 
 def choose_cut(size: str, seed: int, selection: str) -> Cut:
@@ -80,7 +82,9 @@ def cut(fields: FieldSet, how: Cut) -> PatchSplit:
     """Cut training and validation patches."""
     if how.selection not in ("random", "calmest"):
         raise DataError(
-            f"{how.selection!r} is no selection", where="--selection", remedy="use random or calmest"
+            f"{how.selection!r} is no selection",
+            where="--selection",
+            remedy="use random or calmest",
         )
     return cut_patches(
         fields,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-from downscaling.evaluate import evaluate
-from task import cut, open_fields, parse_cut
 
+from downscaling.evaluate import evaluate
 from kfm_mlflow import log_validation
 from kfm_mlflow.canonical import load_json
 from kfm_mlflow.errors import DataError, KfmError
+from task import cut, open_fields, parse_cut
 
 _TWICE_COUNT = 32
 
@@ -35,7 +35,9 @@ def main() -> None:
     recorded = {item["digest"] for item in metadata["data"]}
     if fields.digest not in recorded:
         raise DataError(
-            "is not the data that the release was made from", where=uri, remedy="give the recorded data"
+            "is not the data that the release was made from",
+            where=uri,
+            remedy="give the recorded data",
         )
     how = parse_cut(metadata["hyperparameters"]["patches"])
     validation = cut(fields, how).validation
@@ -46,7 +48,9 @@ def main() -> None:
         data={"name": fields.name, "uri": uri, "digest": fields.digest, "selection": how.selection},
         validator_key=options.key,
     )
-    print(f"validated {found.release_id}: nrmse {found.metrics['nrmse']:.4f}, deterministic {found.is_deterministic}")
+    print(
+        f"validated {found.release_id}: nrmse {found.metrics['nrmse']:.4f}, deterministic {found.is_deterministic}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""CARE and sovereignty: regions, generalisation and screening."""

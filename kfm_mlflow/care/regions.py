@@ -1,0 +1,246 @@
+"""Sovereign regions: what a regions file says, and which H3 cells lie in it.
+
+Invariants:
+
+1. A resolution is a ceiling. A region that names none gets
+   :data:`~kfm_mlflow.care.modes.DEFAULT_CEILING`; consent that nobody stated is ``unknown``.
+2. A cell touches a region when any part of it may: the cover takes every overlapping cell and one
+   ring around, so border cells are inside. Coarser cells are tested by their descendants.
+3. A region is never quietly dropped or weakened: a file that is wrong in one place is refused
+   whole, with file, feature, field and remedy. Errors never quote restricted names or coordinates.
+
+The packaged file holds **illustrative** boxes around the reservations in Kansas, from public-domain
+Census extents rounded outward to 0.05 degree. They are no boundaries and state nobody's consent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
+from functools import cached_property
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.canonical import digest_bytes
+from kfm_mlflow.care.modes import DEFAULT_CEILING
+from kfm_mlflow.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+CONSENT_STATUSES = ("granted", "pending", "unknown", "denied", "withdrawn")
+_MAX_COVER_CELLS = 100_000
+_MAX_COVER_RESOLUTION = 9
+
+
+@dataclass(frozen=True)
+class Consent:
+    """What an authority has agreed to.
+
+    Attributes:
+        status: One of :data:`CONSENT_STATUSES`.
+        scope: The ``care.scope`` that it covers; None covers any.
+        expires_at: When it ends (aware, exclusive); a bare date ends with that day, in UTC.
+    """
+
+    status: str = "unknown"
+    scope: str | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of one authority.
+
+    Attributes:
+        id: Unique in the file; what findings call it.
+        name: For people who may see the file.
+        authority: Who decides; None when the file does not say.
+        consent: What was agreed to.
+        ceiling: Finest H3 resolution that may be published.
+        k_min: Smallest number of records that one published cell may stand for.
+        labels: Local Contexts labels, verbatim; a release has to carry them.
+        restricted_names: Names that may not be published; never quoted anywhere.
+        geometry: GeoJSON Polygon or MultiPolygon, WGS 84, longitude before latitude.
+    """
+
+    id: str
+    name: str
+    authority: str | None
+    consent: Consent
+    ceiling: int
+    k_min: int
+    labels: tuple[str, ...]
+    restricted_names: tuple[str, ...] = field(repr=False)
+    geometry: Any = field(repr=False)
+
+    @cached_property
+    def shape(self) -> Any:
+        """The geometry as a shapely shape."""
+        from shapely.geometry import shape
+
+        return shape(self.geometry)
+
+    @cached_property
+    def cells(self) -> frozenset[str]:
+        """Every H3 cell that may touch the region, with one ring around, compacted."""
+        import h3  # type: ignore[import-untyped]  # it ships no stubs
+
+        resolution = self._cover_resolution
+        cover = set(
+            h3.h3shape_to_cells_experimental(
+                h3.geo_to_h3shape(self.geometry), resolution, "overlap"
+            )
+        )
+        ring = {near for cell in cover for near in h3.grid_disk(cell, 1)}
+        return frozenset(h3.compact_cells(ring))
+
+    @cached_property
+    def _cover_resolution(self) -> int:
+        """The finest resolution, up to one finer than the ceiling, that keeps the cover small."""
+        import h3
+
+        resolution = min(_MAX_COVER_RESOLUTION, max(self.ceiling, DEFAULT_CEILING) + 1)
+        area_km2 = self.shape.area * 111.32**2  # planar, so an upper bound away from the equator
+        while resolution and area_km2 / h3.average_hexagon_area(resolution) > _MAX_COVER_CELLS:
+            resolution -= 1
+        return resolution
+
+    @cached_property
+    def _ancestors(self) -> frozenset[str]:
+        import h3
+
+        return frozenset(
+            h3.cell_to_parent(cell, coarser)
+            for cell in self.cells
+            for coarser in range(h3.get_resolution(cell))
+        )
+
+    def touches(self, cell: str) -> bool:
+        """Return whether any part of an H3 cell may lie in the region.
+
+        Raises:
+            InputError: Not an H3 cell.
+        """
+        import h3
+
+        if not h3.is_valid_cell(cell):
+            raise InputError("not an H3 cell", where="cell")
+        if cell in self._ancestors:
+            return True
+        own = h3.get_resolution(cell)
+        return any(h3.cell_to_parent(cell, r) in self.cells for r in range(own + 1))
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """All regions of a file.
+
+    Attributes:
+        regions: In the order of the file.
+        digest: ``sha256:<hex>`` of the file's bytes.
+        source: What to call the file.
+    """
+
+    regions: tuple[Region, ...]
+    digest: str
+    source: str
+    _key: bytes = field(repr=False, default=b"", compare=False)
+
+    def touching(self, cell: str) -> tuple[Region, ...]:
+        """Return the regions that an H3 cell may touch."""
+        return tuple(region for region in self.regions if region.touches(cell))
+
+    def ceiling_at(self, cell: str) -> int | None:
+        """Return the finest resolution allowed where a cell lies; None outside every region."""
+        return min((region.ceiling for region in self.touching(cell)), default=None)
+
+    def overlapping(self, bbox: tuple[float, float, float, float] | None) -> tuple[Region, ...]:
+        """Return the regions that an extent may touch; all of them when it is unknown.
+
+        Args:
+            bbox: West, south, east, north in degrees; west above east crosses the antimeridian.
+        """
+        if bbox is None:
+            return self.regions
+        from shapely.geometry import MultiPolygon, box
+
+        west, south, east, north = bbox
+        spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+        extent = MultiPolygon([box(low, south, high, north) for low, high in spans])
+        margin_deg = 0.02  # a little over one H3 r8 cell, like the ring around the cover
+        return tuple(r for r in self.regions if r.shape.distance(extent) <= margin_deg)
+
+    def keyed_hash(self, text: str) -> str:
+        """Return 16 hex digits that stand for a restricted name.
+
+        Who holds the regions file can recompute them and see which name is meant; who does not,
+        cannot try names out, as the key is derived from the whole file. A file may carry a random
+        ``salt`` at its top level to make it unguessable.
+        """
+        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def build_region_set(regions: Iterable[Region], *, data: bytes, source: str) -> RegionSet:
+    """Put regions together with the digest and the hash key of the file that they came from.
+
+    Args:
+        regions: In the order of the file.
+        data: The file's bytes.
+        source: What to call the file.
+    """
+    key = hashlib.sha256(b"kfm-mlflow restricted names\0" + data).digest()
+    return RegionSet(tuple(regions), digest_bytes(data), source, key)
+
+
+def parse_expiry(text: Any, *, where: str) -> datetime:
+    """Read when consent ends: a date (it ends with that day) or an RFC 3339 instant.
+
+    Raises:
+        DataError: Neither of both.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except (TypeError, ValueError) as exc:
+        raise DataError(
+            f"{str(text)[:40]!r} is not a date",
+            where=where,
+            remedy="write YYYY-MM-DD or an RFC 3339 instant",
+        ) from exc
+    if "T" not in text and " " not in text:
+        return datetime.combine(instant.date(), time(), UTC) + timedelta(days=1)
+    if instant.tzinfo is None:
+        raise DataError("instant has no time zone", where=where, remedy="end it with Z")
+    return instant.astimezone(UTC)
+
+
+def load_regions(path: Path | None) -> RegionSet:
+    """Read a regions file.
+
+    Args:
+        path: GeoJSON FeatureCollection of Polygons and MultiPolygons. Properties: ``id``,
+            ``name``, ``authority``, ``consent`` {``status``, ``scope``, ``expires``},
+            ``h3_max_resolution``, ``k_min``, ``labels``, ``restricted_names``; all optional but
+            one of ``id`` and ``name``. None takes the packaged, illustrative extents.
+
+    Raises:
+        DataError: The file is missing, is no such GeoJSON, or a feature is wrong; names the file,
+            the feature, the field and what to do.
+    """
+    from kfm_mlflow.care.geojson import parse_regions
+
+    if path is None:
+        data = (resources.files("kfm_mlflow.care") / "defaults" / "regions.geojson").read_bytes()
+        return parse_regions(data, where="packaged regions.geojson")
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise DataError(
+            f"cannot be read ({exc.strerror})",
+            where=str(path),
+            remedy="correct regions_file in the policy",
+        ) from exc
+    return parse_regions(data, where=path.name)

@@ -1,0 +1,1 @@
+"""The kfm command: parse, one call, print, exit code."""

@@ -1,0 +1,70 @@
+"""The ``kfm`` command. Each command parses, makes one call, prints, and sets the exit code.
+
+Exit codes: 0 done or passed, 1 refused or found wrong, 2 bad usage or input.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from kfm_mlflow.errors import InputError, KfmError
+
+_COMMANDS = {
+    "server": ("kfm_mlflow.cli.server", "server", "Start a governed MLflow server."),
+    "keys": ("kfm_mlflow.cli.keys", "keys", "Make and show signing keys."),
+    "policy": ("kfm_mlflow.cli.policy", "policy", "Write, check and show policies."),
+    "sign": ("kfm_mlflow.cli.release", "sign", "Sign a release directory."),
+    "verify": ("kfm_mlflow.cli.release", "verify", "Check a release offline."),
+    "check": ("kfm_mlflow.cli.registry", "check", "Evaluate a move without making it."),
+    "move": ("kfm_mlflow.cli.registry", "move", "Move a version to a level."),
+    "vote": ("kfm_mlflow.cli.registry", "vote", "Cast a signed vote on a move."),
+    "ledger": ("kfm_mlflow.cli.registry", "ledger", "Show and verify the ledger."),
+    "rollout": ("kfm_mlflow.cli.rollout", "rollout", "Serve a model and run its rollouts."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command when it is asked for, so that ``kfm --help`` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kfm-mlflow")
+def cli() -> None:
+    """Governed model releases for MLflow."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit; our own errors are one line, never a traceback."""
+    try:
+        result: Any = cli.main(args=arguments, prog_name="kfm", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except click.Abort:
+        click.echo("kfm: stopped", err=True)
+        sys.exit(130)
+    except KfmError as exc:
+        click.echo(f"kfm: {exc}", err=True)
+        sys.exit(2 if isinstance(exc, InputError) else 1)
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,104 @@
+"""Which packages a model runs on, with versions and licences, as the environment has them.
+
+Reads the metadata of installed distributions; asks no index.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from kfm_mlflow.errors import InputError
+from kfm_mlflow.metadata.facts import PackageFact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from importlib.metadata import Distribution
+
+_MAX_EXPRESSION_LENGTH = 120
+_CLASSIFIERS = {
+    "License :: OSI Approved :: MIT License": "MIT",
+    "License :: OSI Approved :: Apache Software License": "Apache-2.0",
+    "License :: OSI Approved :: ISC License (ISCL)": "ISC",
+    "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "License :: OSI Approved :: Python Software Foundation License": "PSF-2.0",
+}
+"""Classifiers that name one SPDX licence; "BSD License" names none."""
+
+
+def spdx_expression(text: str | None) -> str | None:
+    """Return a text as an SPDX licence expression; None when it is none.
+
+    Args:
+        text: What a package or a person wrote.
+    """
+    from license_expression import ExpressionError  # type: ignore[import-untyped] # ships no types
+    from spdx_tools.common.spdx_licensing import spdx_licensing
+
+    if not text or len(text) > _MAX_EXPRESSION_LENGTH:
+        return None
+    try:
+        return str(spdx_licensing.parse(text, validate=True, strict=True))
+    except ExpressionError:
+        return None
+
+
+def _license(distribution: Distribution) -> str | None:
+    metadata = distribution.metadata
+    for field in ("License-Expression", "License"):
+        found = spdx_expression(next(iter(metadata.get_all(field) or ()), None))
+        if found:
+            return found
+    named = [_CLASSIFIERS.get(line, "") for line in metadata.get_all("Classifier") or ()]
+    known = sorted(set(filter(None, named)))
+    return known[0] if len(known) == 1 else None
+
+
+def _requires(distribution: Distribution) -> list[str]:
+    found: list[str] = []
+    for line in distribution.requires or ():
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            found.append(canonicalize_name(requirement.name))
+    return found
+
+
+def resolved_packages(names: Iterable[str] | None = None) -> tuple[PackageFact, ...]:
+    """Return installed packages with versions and licences, sorted by name.
+
+    Args:
+        names: Packages to start from; what they require without extras is followed as far as it
+            is installed. None takes every installed package.
+
+    Raises:
+        InputError: One of the names is not installed.
+    """
+    installed: dict[str, Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        # The first on the path is the one that Python imports.
+        if name:
+            installed.setdefault(canonicalize_name(name), distribution)
+    if names is None:
+        wanted = set(installed)
+    else:
+        waiting = [str(canonicalize_name(name)) for name in names]
+        for name in waiting:
+            if name not in installed:
+                raise InputError("is not installed", where=name)
+        wanted = set()
+        while waiting:
+            name = waiting.pop()
+            if name in installed and name not in wanted:
+                wanted.add(name)
+                waiting += _requires(installed[name])
+    return tuple(
+        PackageFact(name, installed[name].version, _license(installed[name]))
+        for name in sorted(wanted)
+    )

@@ -1,0 +1,1 @@
+"""Energy, carbon and attribution of a training run."""

@@ -1,0 +1,223 @@
+"""Which inputs a model's detail comes from: integrated gradients, by Captum.
+
+**What is explained.** A field-to-field model has no class score. The target is the *detail* of the
+answer, the standard deviation of one answered field around its own mean, one number per sample in
+the output's unit. The baseline of a sample is the constant field of its own mean: what the model
+would see if the sample had no structure. So the attributions of a sample add up to the detail that
+its structure brought in (Sundararajan, Taly and Yan, ICML 2017, axiom of completeness).
+
+**What is reported.** ``importance_ratio`` is the share of the absolute attribution that falls on a
+block of input cells, over all samples; the shares sum to 1. ``convergence_delta`` is the error of
+completeness as a ratio: the sum of absolute deviations over the sum of absolute target
+differences. ``stability`` adds noise of 5 % of each sample's standard deviation, with several
+seeds, and gives the lowest Pearson correlation of the attributions with those without noise.
+
+Everything runs on a copy of the model on the CPU; equal inputs and seed give equal bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from importlib.metadata import version
+from itertools import pairwise, product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kfm_mlflow.errors import EvidenceError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+    from numpy.typing import NDArray
+
+    Target = Callable[[torch.Tensor], torch.Tensor]
+
+NOISE_RATIO = 0.05
+_BLOCKS_PER_AXIS = 4
+_MIN_SEED_COUNT = 2
+_BATCH_ROWS = 256
+_EPSILON = 1e-12
+
+
+def output_detail(outputs: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation of each answered field around its own mean.
+
+    Args:
+        outputs: [n, …].
+
+    Returns:
+        [n], in the output's unit. An output of one number per sample is returned as it is.
+    """
+    flat = outputs.reshape(outputs.shape[0], -1)
+    if flat.shape[1] == 1:
+        return flat[:, 0]
+    variance = flat.var(dim=1, unbiased=False)
+    # The square root has no derivative at zero.
+    return (variance + _EPSILON).sqrt()
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before)
+
+
+def _baselines(inputs: torch.Tensor) -> torch.Tensor:
+    mean = inputs.reshape(inputs.shape[0], -1).mean(dim=1)
+    return mean.reshape(-1, *([1] * (inputs.dim() - 1))).expand_as(inputs).contiguous()
+
+
+def _attribute(
+    model: torch.nn.Module, target: Target, inputs: torch.Tensor, step_count: int
+) -> tuple[NDArray[np.float64], float]:
+    """Return attributions like ``inputs`` and the error of completeness as a ratio."""
+    import torch
+    from captum.attr import IntegratedGradients
+
+    def score(rows: torch.Tensor) -> torch.Tensor:
+        return target(model(rows))
+
+    baselines = _baselines(inputs)
+    found = IntegratedGradients(score).attribute(
+        inputs,
+        baselines=baselines,
+        n_steps=step_count,
+        method="gausslegendre",
+        internal_batch_size=max(inputs.shape[0], _BATCH_ROWS),
+    )
+    attributions = found.detach().numpy().astype(np.float64)
+    with torch.no_grad():
+        difference = (score(inputs) - score(baselines)).numpy().astype(np.float64)
+    error = attributions.reshape(len(attributions), -1).sum(axis=1) - difference
+    scale = float(np.abs(difference).sum())
+    return attributions, float(np.abs(error).sum()) / scale if scale else 0.0
+
+
+def _axis_blocks(size: int, count: int, name: str) -> list[tuple[slice, str]]:
+    edges = np.linspace(0, size, min(size, count) + 1).round().astype(int)
+    blocks = []
+    for low, high in pairwise(edges):
+        span = f"{low + 1}" if high - low == 1 else f"{low + 1}-{high}"
+        blocks.append((slice(int(low), int(high)), f"{name} {span}"))
+    return blocks
+
+
+def _features(attributions: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Return the share of each block of input cells; [n, h, w] gives up to 4 by 4 blocks."""
+    mass = np.abs(attributions).sum(axis=0)
+    total = float(mass.sum())
+    if not np.isfinite(total) or total == 0.0:
+        raise EvidenceError(
+            "attributions are all zero or not finite",
+            where="integrated gradients",
+            remedy="give inputs with structure and a model that answers to it",
+        )
+    names = ["feature"] if mass.ndim == 1 else ["row", "column"]
+    leading = [f"channel{axis or ''}" for axis in range(mass.ndim - len(names))]
+    count = _BLOCKS_PER_AXIS**2 if mass.ndim == 1 else _BLOCKS_PER_AXIS
+    axes = [
+        _axis_blocks(size, size if name in leading else count, name)
+        for size, name in zip(mass.shape, [*leading, *names], strict=True)
+    ]
+    return [
+        {
+            "name": ", ".join(label for _, label in block),
+            "importance_ratio": float(mass[tuple(part for part, _ in block)].sum()) / total,
+        }
+        for block in product(*axes)
+    ]
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    x, y = a.ravel() - a.mean(), b.ravel() - b.mean()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(np.clip((x @ y) / scale, -1.0, 1.0)) if scale else 0.0
+
+
+def _noisy(inputs: torch.Tensor, seed: int) -> torch.Tensor:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
+    spread = inputs.reshape(inputs.shape[0], -1).std(dim=1, unbiased=False)
+    return inputs + NOISE_RATIO * spread.reshape(-1, *([1] * (inputs.dim() - 1))) * noise
+
+
+def _prepare(inputs: Any, step_count: int, seed_count: int) -> torch.Tensor:
+    import torch
+
+    rows = torch.as_tensor(np.asarray(inputs, dtype=np.float32)).clone()
+    if rows.dim() < 2 or not rows.numel() or not bool(torch.isfinite(rows).all()):  # noqa: PLR2004
+        raise InputError("must be finite numbers [n, …] with at least one row", where="inputs")
+    if step_count < 1 or seed_count < _MIN_SEED_COUNT:
+        raise InputError("needs at least 1 step and 2 seeds", where="integrated_gradients_summary")
+    return rows
+
+
+def integrated_gradients_summary(
+    model: torch.nn.Module,
+    inputs: Any,
+    *,
+    seed: int,
+    step_count: int = 32,
+    seed_count: int = 5,
+    target: Target | None = None,
+) -> dict[str, Any]:
+    """Explain a model by integrated gradients.
+
+    Args:
+        model: Takes one float32 tensor [n, …] and returns one; it is not changed.
+        inputs: Samples [n, h, w] (or [n, features], [n, channels, h, w]), in physical units.
+        seed: First of the seeds of the noise.
+        step_count: Points on the path (Gauss-Legendre).
+        seed_count: How often noise is added to judge stability, at least 2.
+        target: Outputs [n, …] to one number per sample [n]; None takes :func:`output_detail`.
+
+    Returns:
+        The document ``xai/summary.json``; see the module for what its numbers mean.
+
+    Raises:
+        InputError: The inputs are empty or not finite, or a count is too small.
+        EvidenceError: The model does not answer to its input at all, or answers NaN.
+    """
+    rows = _prepare(inputs, step_count, seed_count)
+    copied = copy.deepcopy(model).cpu().eval()
+    chosen = target or output_detail
+    with _deterministic():
+        attributions, delta = _attribute(copied, chosen, rows, step_count)
+        features = _features(attributions)
+        correlations = [
+            _correlation(
+                attributions,
+                _attribute(copied, chosen, _noisy(rows, seed + offset), step_count)[0],
+            )
+            for offset in range(seed_count)
+        ]
+    return {
+        "schema_version": "1",
+        "method": "integrated-gradients",
+        "library": f"captum {version('captum')}",
+        "baseline": "patch-mean",
+        "step_count": step_count,
+        "sample_count": int(rows.shape[0]),
+        "seed": seed,
+        "convergence_delta": delta,
+        "features": features,
+        "stability": {"seed_count": seed_count, "min_correlation": min(correlations)},
+        "notes": [
+            "Target: standard deviation of the answered field around its own mean, per sample."
+            if target is None
+            else f"Target: {getattr(target, '__name__', 'given by the caller')}.",
+            "convergence_delta: sum of |completeness error| over sum of |target difference|.",
+            f"Stability: inputs with noise of {NOISE_RATIO:.0%} of each sample's deviation.",
+        ],
+    }

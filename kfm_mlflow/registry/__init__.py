@@ -1,0 +1,1 @@
+"""The MLflow side: admission at the doors of the registry, pages and API."""

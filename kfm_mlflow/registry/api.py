@@ -1,0 +1,278 @@
+"""JSON under ``/kfm/api/v1``: what the pages, the command line and the controller read and write.
+
+Thin: parse, one call to the store, JSON out. Everything that changes a level goes through the
+same :meth:`KfmStore.move` as MLflow's own doors.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, request
+from mlflow.exceptions import MlflowException
+
+from kfm_mlflow.canonical import parse_json
+from kfm_mlflow.errors import InputError, KfmError
+from kfm_mlflow.gates.findings import Move, refusal_sentence
+from kfm_mlflow.gates.people import proposal_of
+from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.policy.levels import Level, parse_level
+from kfm_mlflow.registry import records
+from kfm_mlflow.registry.store import Expectation, KfmStore
+from kfm_mlflow.registry.translate import to_mlflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+api = Blueprint("kfm_api", __name__, url_prefix="/kfm/api/v1")
+MAX_BODY_BYTES = 8 * 2**20
+
+
+def registry() -> KfmStore:
+    """Return the server's registry store.
+
+    Raises:
+        MlflowException: 400 when the server was started without a ``kfm+`` registry.
+    """
+    from mlflow.server.handlers import _get_model_registry_store
+
+    store = _get_model_registry_store()
+    if not isinstance(store, KfmStore):
+        raise to_mlflow(
+            InputError(
+                "this server's registry is not governed",
+                where="--registry-store-uri",
+                remedy="start it with `kfm server`",
+            )
+        )
+    return store
+
+
+def answers(view: Callable[..., Any]) -> Callable[..., Response]:
+    """Write a view's value as JSON, and errors as MLflow writes them."""
+
+    @wraps(view)
+    def wrapped(*args: Any, **kwargs: Any) -> Response:
+        try:
+            value = view(*args, **kwargs)
+        except KfmError as exc:
+            error = to_mlflow(exc)
+            return Response(
+                error.serialize_as_json(), error.get_http_status_code(), mimetype="application/json"
+            )
+        except MlflowException as exc:
+            return Response(
+                exc.serialize_as_json(), exc.get_http_status_code(), mimetype="application/json"
+            )
+        return Response(json.dumps(value, sort_keys=True), mimetype="application/json")
+
+    return wrapped
+
+
+def _body() -> dict[str, Any]:
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise InputError(f"more than {MAX_BODY_BYTES} bytes", where="request")
+    if request.mimetype != "application/json":
+        raise InputError("must be application/json", where="Content-Type")
+    value = parse_json(request.get_data(), where="request")
+    if not isinstance(value, dict):
+        raise InputError("must be a JSON object", where="request")
+    return value
+
+
+def _optional_version(value: Any, *, where: str) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise InputError("must be a version number or null", where=where)
+
+
+@api.get("/models/<name>")
+@answers
+def model(name: str) -> Any:
+    """Levels, family and rollout plan of a registered model."""
+    store = registry()
+    levels = store.levels(name)
+    with store.ManagedSessionMaker(read_only=True) as session:
+        head = records.ledger_head(session)
+        family = records.family(session, name) or store.admission.policies.family_of(name)
+    policy = store.admission.policy(family)
+    return {
+        "name": name,
+        "family": family,
+        "policy_digest": policy.digest,
+        "levels": {str(version): str(level) for version, level in sorted(levels.items())},
+        "production": next((v for v, level in levels.items() if level is Level.PRODUCTION), None),
+        "canary": next((v for v, level in levels.items() if level is Level.CANARY), None),
+        "head": head,
+        "rollout": policy.rollout.model_dump(mode="json", by_alias=True),
+    }
+
+
+@api.get("/models/<name>/versions/<int:version>")
+@answers
+def model_version(name: str, version: int) -> Any:
+    """What is recorded about a version."""
+    store = registry()
+    snapshot = store.snapshot(name, version)
+    row = snapshot.release
+    return {
+        "name": name,
+        "version": version,
+        "family": snapshot.family,
+        "level": str(snapshot.level),
+        "epoch": snapshot.epoch,
+        "policy_digest": store.admission.policy(snapshot.family).digest,
+        "source_uri": snapshot.source_uri,
+        "release": None
+        if row is None
+        else {"id": row.release_id, "version": row.release_version, "frozen_uri": row.frozen_uri},
+        "attestations": [envelope.decode() for envelope in snapshot.envelopes],
+    }
+
+
+@api.get("/models/<name>/versions/<int:version>/check")
+@answers
+def check(name: str, version: int) -> Any:
+    """Evaluate a move and write nothing."""
+    level = parse_level(request.args.get("to", ""))
+    report = registry().check(name, version, level).report
+    passed = report.verdict is Verdict.PASS
+    return {
+        "digest": report.digest,
+        "verdict": str(report.verdict),
+        "sentence": "" if passed else refusal_sentence(report),
+        "report": report.to_dict(),
+    }
+
+
+@api.get("/models/<name>/versions/<int:version>/proposal")
+@answers
+def proposal(name: str, version: int) -> Any:
+    """Return what a council member signs for a move."""
+    store = registry()
+    snapshot = store.snapshot(name, version)
+    if snapshot.release is None:
+        raise InputError(
+            f"{name} v{version} is not frozen yet", where="proposal", remedy="move it to Staging"
+        )
+    policy = store.admission.policy(snapshot.family)
+    level = parse_level(request.args.get("to", ""))
+    move = Move(
+        name,
+        version,
+        snapshot.level,
+        level,
+        snapshot.epoch,
+        snapshot.production,
+        store.admission.clock(),
+    )
+    found = proposal_of(snapshot.release.release_id, policy, move)
+    return {
+        "proposal": found.to_dict(),
+        "digest": found.digest,
+        "release_version": snapshot.release.release_version,
+        "members": [
+            {"name": member.name, "public_key": member.public_key}
+            for member in policy.trust.council.members
+        ],
+    }
+
+
+@api.post("/models/<name>/versions/<int:version>/attestations")
+@answers
+def attest(name: str, version: int) -> Any:
+    """Keep a signed statement about a frozen release."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise InputError(f"more than {MAX_BODY_BYTES} bytes", where="request")
+    return {"digest": registry().add_attestation(name, version, request.get_data())}
+
+
+@api.post("/votes")
+@answers
+def vote() -> Any:
+    """Keep a vote: ``{"model_name", "version", "envelope"}``, the envelope as JSON."""
+    body = _body()
+    version = _optional_version(body.get("version"), where="version")
+    if version is None or not isinstance(body.get("model_name"), str):
+        raise InputError("needs model_name, version and envelope", where="request")
+    envelope = json.dumps(body.get("envelope"), sort_keys=True, separators=(",", ":")).encode()
+    return {"digest": registry().add_attestation(body["model_name"], version, envelope)}
+
+
+@api.post("/models/<name>/versions/<int:version>/moves")
+@answers
+def move(name: str, version: int) -> Any:
+    """Move a version: ``{"to", "expect"?: {"production", "canary"}, "restore"?, "reason"?}``."""
+    body = _body()
+    expect = body.get("expect")
+    expected = None
+    if isinstance(expect, dict):
+        expected = Expectation(
+            _optional_version(expect.get("production"), where="expect.production"),
+            _optional_version(expect.get("canary"), where="expect.canary"),
+        )
+    result = registry().move(
+        name,
+        version,
+        parse_level(str(body.get("to", ""))),
+        expect=expected,
+        restore=_optional_version(body.get("restore"), where="restore"),
+        reason=str(body.get("reason", ""))[:1000],
+    )
+    return {
+        "seq": result.seq,
+        "decision_digest": result.decision_digest,
+        "level": str(result.level),
+    }
+
+
+@api.get("/models/<name>/rollout")
+@answers
+def read_rollout(name: str) -> Any:
+    """Return the rollout controller's journal of a model."""
+    with registry().ManagedSessionMaker(read_only=True) as session:
+        found = records.read_journal(session, name)
+    return {
+        "generation": found[0] if found else 0,
+        "state": json.loads(found[1]) if found else None,
+    }
+
+
+@api.put("/models/<name>/rollout")
+@answers
+def write_rollout(name: str) -> Any:
+    """Write the journal by compare-and-set: ``{"expected", "state"}``."""
+    body = _body()
+    expected = body.get("expected")
+    if not isinstance(expected, int) or isinstance(expected, bool):
+        raise InputError("must be the generation that was read", where="expected")
+    store = registry()
+    with store.unit_of_work(f"journal:{name}") as session:
+        generation = records.write_journal(
+            session,
+            name,
+            json.dumps(body.get("state")),
+            expected=expected,
+            now=store.admission.clock(),
+        )
+    return {"generation": generation}
+
+
+@api.get("/ledger")
+@answers
+def ledger() -> Any:
+    """Return ledger rows: ``?model=&version=``."""
+    version = request.args.get("version", type=int)
+    with registry().ManagedSessionMaker(read_only=True) as session:
+        rows = records.read_ledger(session, model=request.args.get("model"), version=version)
+    return {"rows": [{**row.fields, "prev_hash": row.prev_hash, "hash": row.hash} for row in rows]}
+
+
+@api.get("/policies/<family>")
+@answers
+def policy(family: str) -> Any:
+    """Return a family's resolved policy and its digest."""
+    found = registry().admission.policy(family)
+    return {"digest": found.digest, "policy": found.model_dump(mode="json", by_alias=True)}

@@ -1,0 +1,46 @@
+"""MLflow's entry point: builds the store for a ``kfm+…`` registry URI. Imports nothing by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kfm_mlflow.errors import InputError
+
+if TYPE_CHECKING:
+    from kfm_mlflow.registry.store import KfmStore
+
+PREFIX = "kfm+"
+
+
+def plain_uri(store_uri: str) -> str:
+    """Return the SQLAlchemy URI inside a ``kfm+…`` one.
+
+    Raises:
+        InputError: It does not start with ``kfm+``.
+    """
+    if not store_uri.startswith(PREFIX):
+        raise InputError(f"does not start with {PREFIX}", where=store_uri)
+    return store_uri.removeprefix(PREFIX)
+
+
+def build_store(
+    store_uri: str | None = None, artifact_uri: str | None = None, tracking_uri: str | None = None
+) -> KfmStore:
+    """Build the governed registry store; the signature is MLflow's.
+
+    Raises:
+        InputError: The registry has no key, a policy is wrong, or workspaces are switched on
+            (not supported yet, so refused rather than left ungoverned).
+    """
+    del artifact_uri, tracking_uri
+    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
+
+    from kfm_mlflow.registry.store import KfmStore
+
+    if MLFLOW_ENABLE_WORKSPACES.get():
+        raise InputError(
+            "workspaces are not governed yet",
+            where="MLFLOW_ENABLE_WORKSPACES",
+            remedy="start without them",
+        )
+    return KfmStore(plain_uri(store_uri or ""))

@@ -1,0 +1,85 @@
+"""One transaction for level, aliases, decision, ledger and outbox.
+
+MLflow's store methods open a session each. Inside a unit of work they join the one that is open,
+so that what they write and what we write commit together or not at all. The first statement of a
+unit of work updates a lock row: SQLite takes its RESERVED lock, PostgreSQL a row lock, and
+everything read afterwards is what will be written against. Nothing slow may happen inside.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import insert, update
+from sqlalchemy.exc import IntegrityError
+
+from kfm_mlflow.registry import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.orm import Session
+
+_open: ContextVar[Session | None] = ContextVar("kfm_open_session", default=None)
+
+
+class TransactionalStore(SqlAlchemyStore):  # type: ignore[misc]
+    """MLflow's SQL store whose methods can share one session."""
+
+    def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
+        """Connect as MLflow does, then create our own tables beside its own."""
+        super().__init__(db_uri, read_db_uri=read_db_uri)
+        self._own_sessions: Callable[..., Any] = self.ManagedSessionMaker
+        self.ManagedSessionMaker = self._joined
+        tables.create_tables(self.engine)
+
+    @contextmanager
+    def _joined(self, read_only: bool = True) -> Iterator[Session]:  # noqa: FBT001, FBT002 - MLflow's signature
+        session = _open.get()
+        if session is not None:
+            yield session
+            session.flush()
+            return
+        with self._own_sessions(read_only=read_only) as own:
+            yield own
+
+    @contextmanager
+    def unit_of_work(self, name: str) -> Iterator[Session]:
+        """Open the transaction that everything inside shares.
+
+        Args:
+            name: What to lock, for example ``model:climate-downscaler``. Entered again inside
+                itself, the open transaction goes on.
+        """
+        outer = _open.get()
+        if outer is not None:
+            take_lock(outer, name)
+            yield outer
+            return
+        with self._own_sessions(read_only=False) as session:
+            take_lock(session, name)
+            token = _open.set(session)
+            try:
+                yield session
+            finally:
+                _open.reset(token)
+
+
+def take_lock(session: Session, name: str) -> None:
+    """Lock a named row until the transaction ends, creating it when it is not there."""
+    statement = (
+        update(tables.lock)
+        .where(tables.lock.c.name == name)
+        .values(taken_count=tables.lock.c.taken_count + 1)
+    )
+    if session.execute(statement).rowcount:  # type: ignore[attr-defined]
+        return
+    try:
+        with session.begin_nested():
+            session.execute(insert(tables.lock).values(name=name, taken_count=1))
+    except IntegrityError:
+        # Another transaction created it in between; now it can be waited for.
+        session.execute(statement)

@@ -1,0 +1,1 @@
+"""The journey of a release through traffic: plan, step, analysis, controller."""

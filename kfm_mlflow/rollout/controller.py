@@ -1,0 +1,302 @@
+"""The loop around the pure step: read, analyse, step, journal, act; kill it anywhere.
+
+Rules kept here:
+
+1. A decision is journaled before it is acted on, and the journal is compare-and-set: of two
+   controllers, one acts.
+2. Nothing is deployed that the registry did not hand over as verified in this process.
+3. A failed action is recorded, the pass ends with its error, and the next pass asks for it again.
+4. A registry that can not be reached does not keep traffic on a bad canary: with what was last
+   read the traffic is still watched, and taken back if need be. Nothing else is done meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.errors import ConflictError, IntegrityError, KfmError, RolloutError, StorageError
+from kfm_mlflow.rollout.actions import (
+    Action,
+    Demote,
+    Deploy,
+    Promote,
+    PublishVerdict,
+    Remove,
+    Restore,
+    SetSplit,
+    WriteReports,
+)
+from kfm_mlflow.rollout.analysis import analyse
+from kfm_mlflow.rollout.bands import load_bands
+from kfm_mlflow.rollout.inputs import Levels, Orders, StepInputs
+from kfm_mlflow.rollout.plane import Split
+from kfm_mlflow.rollout.record import record, record_failure
+from kfm_mlflow.rollout.reports import build_reports, build_verdict
+from kfm_mlflow.rollout.state import (
+    RESTING,
+    UNDER_ANALYSIS,
+    UNWINDING,
+    RolloutState,
+    initial_state,
+)
+from kfm_mlflow.rollout.step import step, wants_admission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kfm_mlflow.policy.rollout import RolloutPolicy
+    from kfm_mlflow.rollout.plane import Band, Deployable, TrafficPlane
+    from kfm_mlflow.rollout.ports import Clock, RegistryPort
+
+_log = logging.getLogger(__name__)
+
+PRODUCTION = "production"
+DEMOTED = "candidate"
+"""Where a candidate goes that was taken back: no alias points there, so nobody else is moved."""
+
+MAX_ROUNDS = 24
+MAX_BACKOFF_S = 30.0
+
+
+class Controller:
+    """Carries the rollouts of one registered model.
+
+    Attributes:
+        last_error: What ended the last pass of :meth:`run`; None after a clean one.
+    """
+
+    def __init__(
+        self,
+        registry: RegistryPort,
+        plane: TrafficPlane,
+        plan: RolloutPolicy,
+        clock: Clock,
+        model_name: str,
+    ) -> None:
+        """Make a controller; it does nothing before the first pass."""
+        self.last_error: Exception | None = None
+        self._registry = registry
+        self._plane = plane
+        self._plan = plan
+        self._clock = clock
+        self._model_name = model_name
+        self._fetched: dict[int, Deployable] = {}
+        self._known: tuple[RolloutState, Levels] | None = None
+        self._unsaved: RolloutState | None = None
+
+    def reconcile_once(self) -> RolloutState:
+        """Bring traffic and registry as far as they can come now.
+
+        Returns:
+            The journaled state that was reached.
+
+        Raises:
+            KfmError: A port failed; what was reached is journaled, and the next pass goes on.
+        """
+        try:
+            state = self._load()
+            for _ in range(MAX_ROUNDS):
+                before = (state.phase, state.step_index)
+                state, acted = self._round(state)
+                if not acted and before == (state.phase, state.step_index):
+                    break
+        except ConflictError:
+            self._unsaved = None
+            raise
+        except StorageError:
+            self._watch_without_registry()
+            raise
+        return state
+
+    def run(self, stop: Callable[[], bool], interval_s: float) -> None:
+        """Reconcile until told to stop; a failed pass is logged, kept, and retried with backoff.
+
+        Args:
+            stop: Asked before every pass.
+            interval_s: Wait between passes; doubled with each failure in a row, up to 30 s.
+        """
+        wait_s = interval_s
+        while not stop():
+            try:
+                self.reconcile_once()
+            except Exception as error:  # noqa: BLE001 - the loop outlives any one bad pass
+                self.last_error = error
+                _log.exception("rollout of %s: pass failed", self._model_name)
+                wait_s = max(interval_s, min(MAX_BACKOFF_S, wait_s * 2))
+            else:
+                self.last_error = None
+                wait_s = interval_s
+            self._clock.sleep(wait_s)
+
+    def _load(self) -> RolloutState:
+        stored = self._registry.load_journal(self._model_name)
+        state = (
+            initial_state(self._model_name, self._clock.now())
+            if stored is None
+            else RolloutState.from_dict(stored)
+        )
+        if self._unsaved is not None and self._unsaved.generation == state.generation:
+            state = self._save(self._unsaved)
+        self._unsaved = None
+        return state
+
+    def _save(self, state: RolloutState) -> RolloutState:
+        saved = replace(state, generation=state.generation + 1)
+        self._registry.save_journal(
+            self._model_name, saved.to_dict(), expect_generation=state.generation
+        )
+        return saved
+
+    def _round(self, state: RolloutState) -> tuple[RolloutState, bool]:
+        levels = self._registry.levels(self._model_name)
+        self._known = (state, levels)
+        state_now, inputs = self._observe(state, levels)
+        admitted, reason = self._ask_admission(state_now, levels)
+        inputs = replace(
+            inputs,
+            admitted=admitted,
+            admission_reason=reason,
+            orders=self._orders(state_now),
+        )
+        decided, actions = step(self._plan, state_now, inputs, self._clock.now())
+        if decided != state:
+            self._known = (decided, levels)
+            decided = self._save(decided)
+            self._known = (decided, levels)
+        return self._act(decided, actions, inputs), bool(actions)
+
+    def _act(
+        self, state: RolloutState, actions: tuple[Action, ...], inputs: StepInputs
+    ) -> RolloutState:
+        """Carry out actions in order; stop at the first that fails."""
+        done = state
+        for action in actions:
+            try:
+                self._perform(done, action, inputs)
+            except KfmError as error:
+                failed = record_failure(done, action, error, self._clock.now())
+                if failed != state:
+                    failed = self._save(failed)
+                if failed.phase is done.phase:
+                    raise
+                _log.warning("rollout of %s: %s", self._model_name, failed.reason)
+                return failed
+            done = record(done, action, self._clock.now())
+            _log.info("rollout of %s: %s", self._model_name, action)
+        return self._save(done) if done != state else done
+
+    def _observe(self, state: RolloutState, levels: Levels) -> tuple[RolloutState, StepInputs]:
+        """Read the plane, and analyse what it counted while a candidate has traffic."""
+        deployed = self._plane.deployed()
+        observation = self._plane.observe()
+        inputs = StepInputs(
+            levels=levels, deployed=deployed, applied_generation=observation.generation
+        )
+        if state.phase not in UNDER_ANALYSIS or state.candidate is None:
+            return state, inputs
+        has_stable = state.stable is not None and levels.production != state.candidate
+        analysis, memory = analyse(
+            self._plan.analysis,
+            state.memory,
+            canary=observation.arms.get(state.candidate),
+            stable=observation.arms.get(state.stable) if state.stable is not None else None,
+            has_stable=has_stable,
+            min_samples=self._plan.min_samples_at(state.step_index),
+        )
+        state = replace(state, memory=memory, analysis=analysis)
+        return state, replace(inputs, analysis=analysis)
+
+    def _ask_admission(self, state: RolloutState, levels: Levels) -> tuple[bool | None, str]:
+        wanted = wants_admission(self._plan, state) and levels.production != state.candidate
+        if not wanted or state.candidate is None:
+            return None, ""
+        return self._registry.admits(self._model_name, state.candidate, PRODUCTION)
+
+    def _orders(self, state: RolloutState) -> Orders:
+        if state.phase in RESTING or state.phase in UNWINDING or state.candidate is None:
+            return Orders()
+        return self._registry.orders(self._model_name, state.candidate)
+
+    def _watch_without_registry(self) -> None:
+        """Take traffic back from a bad canary although nothing can be journaled."""
+        if self._known is None:
+            return
+        state, levels = self._known
+        if state.phase in RESTING:
+            return
+        observed, inputs = self._observe(state, levels)
+        decided, actions = step(self._plan, observed, inputs, self._clock.now())
+        if decided.phase not in UNWINDING:
+            return
+        if actions and isinstance(actions[0], SetSplit):
+            self._perform(decided, actions[0], inputs)
+            decided = record(decided, actions[0], self._clock.now())
+            _log.warning("rollout of %s: traffic taken back without a registry", self._model_name)
+        self._known = (decided, levels)
+        self._unsaved = decided
+
+    def _perform(self, state: RolloutState, action: Action, inputs: StepInputs) -> None:
+        if isinstance(action, Deploy):
+            self._deploy(action.version, inputs)
+        elif isinstance(action, SetSplit):
+            self._plane.set_split(
+                Split(
+                    generation=action.generation,
+                    stable=action.stable,
+                    canary=action.canary,
+                    canary_ratio=action.ratio,
+                    bands=self._bands(action.stable, in_haste=state.phase in UNWINDING),
+                )
+            )
+        elif isinstance(action, Remove):
+            self._plane.remove(action.version)
+            self._fetched.pop(action.version, None)
+        elif isinstance(action, Promote | Restore | Demote):
+            self._move(action)
+        elif isinstance(action, PublishVerdict):
+            self._registry.publish_verdict(self._model_name, action.version, self._verdict(state))
+        elif isinstance(action, WriteReports):
+            documents = build_reports(state, action.rolled_back_version, action.restored_version)
+            self._registry.publish_reports(self._model_name, action.rolled_back_version, documents)
+
+    def _deploy(self, version: int, inputs: StepInputs) -> None:
+        """Have a release verified, and served unless it already is."""
+        release = self._fetch(version)
+        if version not in inputs.deployed:
+            self._plane.deploy(release, timeout_s=self._plan.canary_ready_s)
+
+    def _fetch(self, version: int) -> Deployable:
+        release = self._registry.fetch(self._model_name, version)
+        if (release.model_name, release.version) != (self._model_name, version):
+            raise IntegrityError(
+                f"the registry handed over {release.model_name} v{release.version}",
+                where=f"{self._model_name} v{version}",
+            )
+        self._fetched[version] = release
+        return release
+
+    def _bands(self, version: int | None, *, in_haste: bool) -> Mapping[str, Band]:
+        """Return the bands of the version that answers; a rollback does not wait to verify one."""
+        if version is None:
+            return {}
+        release = self._fetched.get(version)
+        if release is None and in_haste:
+            return {}
+        return load_bands((release or self._fetch(version)).release_dir)
+
+    def _move(self, action: Promote | Restore | Demote) -> None:
+        self._registry.move(
+            self._model_name,
+            action.version,
+            DEMOTED if isinstance(action, Demote) else PRODUCTION,
+            expect_production=action.expect_production,
+            expect_canary=action.expect_canary,
+            reason="canary passed" if isinstance(action, Promote) else action.reason,
+        )
+
+    def _verdict(self, state: RolloutState) -> dict[str, Any]:
+        if state.analysis is None:
+            raise RolloutError("there is no analysis to publish", where=self._model_name)
+        return build_verdict(self._plan, state, state.analysis, self._clock.now())

@@ -1,0 +1,146 @@
+"""Arithmetic of arm counts: what was answered between two looks, and whether counts can be true.
+
+Counters that shrink, vanish, or contradict themselves are faults of the measurement; they are
+named here and never repaired. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+
+from kfm_mlflow.rollout.plane import ArmCounts
+
+P95_RATIO = 0.95
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def find_fault(before: ArmCounts | None, now: ArmCounts | None) -> str:
+    """Return why counts can not be believed, or an empty string.
+
+    Args:
+        before: What the arm counted at the last look; None before the first.
+        now: What it counts now; None when the plane no longer knows the arm.
+    """
+    if now is None:
+        return "its counters vanished" if before is not None and before.request_count else ""
+    single = {"request_count": now.request_count, "error_count": now.error_count}
+    named = {
+        **single,
+        **{f"latency_ms_buckets[{k}]": v for k, v in now.latency_ms_buckets.items()},
+        **{f"outside_count[{k}]": v for k, v in now.outside_count.items()},
+        **{f"measured_count[{k}]": v for k, v in now.measured_count.items()},
+    }
+    wrong = next((name for name, value in named.items() if not _whole(value)), None)
+    if wrong is not None:
+        return f"{wrong} is not a count"
+    return _find_contradiction(now) or _find_shrinking(before, now)
+
+
+def _find_contradiction(now: ArmCounts) -> str:
+    if now.error_count > now.request_count:
+        return f"{now.error_count} errors of {now.request_count} requests"
+    bounds = sorted(now.latency_ms_buckets)
+    if any(math.isnan(bound) for bound in bounds):
+        return "a latency bucket has no bound"
+    counts = [now.latency_ms_buckets[bound] for bound in bounds]
+    if counts != sorted(counts):
+        return "latency buckets are not cumulative"
+    for name, count in now.outside_count.items():
+        if count > now.measured_count.get(name, 0):
+            return f"{name}: more answers outside the band than were measured"
+    return ""
+
+
+def _find_shrinking(before: ArmCounts | None, now: ArmCounts) -> str:
+    if before is None:
+        return ""
+    delta = minus(now, before)
+    parts = {
+        "request_count": [delta.request_count],
+        "error_count": [delta.error_count],
+        "latency_ms_buckets": list(delta.latency_ms_buckets.values()),
+        "outside_count": list(delta.outside_count.values()),
+        "measured_count": list(delta.measured_count.values()),
+    }
+    shrunk = next((name for name, values in parts.items() if min(values, default=0) < 0), None)
+    return f"{shrunk} shrank" if shrunk else ""
+
+
+def _combine(left: ArmCounts, right: ArmCounts, sign: int) -> ArmCounts:
+    buckets = {*left.latency_ms_buckets, *right.latency_ms_buckets}
+    outside = {*left.outside_count, *right.outside_count}
+    measured = {*left.measured_count, *right.measured_count}
+    return ArmCounts(
+        request_count=left.request_count + sign * right.request_count,
+        error_count=left.error_count + sign * right.error_count,
+        latency_ms_buckets={
+            k: left.latency_ms_buckets.get(k, 0) + sign * right.latency_ms_buckets.get(k, 0)
+            for k in sorted(buckets)
+        },
+        outside_count={
+            k: left.outside_count.get(k, 0) + sign * right.outside_count.get(k, 0)
+            for k in sorted(outside)
+        },
+        measured_count={
+            k: left.measured_count.get(k, 0) + sign * right.measured_count.get(k, 0)
+            for k in sorted(measured)
+        },
+    )
+
+
+def minus(now: ArmCounts, before: ArmCounts) -> ArmCounts:
+    """Return what was counted between two looks; negative where a counter shrank."""
+    return _combine(now, before, -1)
+
+
+def plus(left: ArmCounts, right: ArmCounts) -> ArmCounts:
+    """Return the sum of two counts."""
+    return _combine(left, right, 1)
+
+
+def tally(counts: ArmCounts, metric: str) -> tuple[int, int]:
+    """Return (samples, bad samples) of a metric: errors of requests, or answers out of band."""
+    if metric == "error_ratio":
+        return counts.request_count, counts.error_count
+    return counts.measured_count.get(metric, 0), counts.outside_count.get(metric, 0)
+
+
+def answer_count(counts: ArmCounts) -> int:
+    """Return how many requests were answered; the largest latency bound holds every answer."""
+    return max(counts.latency_ms_buckets.values(), default=0)
+
+
+def count_slower(counts: ArmCounts, limit_ms: float) -> int:
+    """Return how many answers certainly took longer than a limit.
+
+    Requests still under way are no answers yet, and answers in the bucket that holds the limit
+    get the benefit of the doubt.
+    """
+    known = [n for bound, n in counts.latency_ms_buckets.items() if bound >= limit_ms]
+    return answer_count(counts) - min(known, default=answer_count(counts))
+
+
+def p95_latency_ms(counts: ArmCounts) -> float:
+    """Return the 95th percentile of the time to answer, from buckets.
+
+    Inside a bucket the time is interpolated linearly, as Prometheus' ``histogram_quantile`` does.
+
+    Returns:
+        Milliseconds; infinite when the percentile lies beyond the last finite bound; NaN without
+        answers.
+    """
+    if not answer_count(counts):
+        return math.nan
+    rank = P95_RATIO * answer_count(counts)
+    lower_ms, below = 0.0, 0
+    for bound_ms in sorted(counts.latency_ms_buckets):
+        count = counts.latency_ms_buckets[bound_ms]
+        if count >= rank:
+            if math.isinf(bound_ms):
+                return math.inf
+            return lower_ms + (bound_ms - lower_ms) * (rank - below) / max(1, count - below)
+        lower_ms, below = bound_ms, count
+    return math.inf

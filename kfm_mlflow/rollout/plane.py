@@ -1,0 +1,123 @@
+"""The port between the rollout controller and whatever carries traffic.
+
+The controller knows this interface only. ``kfm_serving.portable`` implements it on Ray Serve;
+the tests implement it in memory. All calls are idempotent and synchronous; durations are in
+seconds, shares are ratios in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - the rollout journal reads it at run time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """One release, ready to be served.
+
+    Attributes:
+        model_name: Registered model.
+        version: MLflow model version.
+        release_id: ``sha256:<hex>`` that the bytes were verified against.
+        release_dir: Local directory of the release (holds ``MLmodel`` and ``model.onnx``).
+    """
+
+    model_name: str
+    version: int
+    release_id: str
+    release_dir: Path
+
+
+@dataclass(frozen=True)
+class Band:
+    """The interval that a response statistic keeps to on stable's own validation data."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who answers what share of requests.
+
+    Attributes:
+        generation: Grows with every change; a router refuses a lower one.
+        stable: Version that answers what the canary does not; None before a first release.
+        canary: Version under test; None when there is none.
+        canary_ratio: Share of requests for the canary, 0..1. With no stable version the rest is
+            answered 503 with Retry-After.
+        bands: Response statistic -> interval; the router counts answers outside it per version.
+    """
+
+    generation: int
+    stable: int | None
+    canary: int | None
+    canary_ratio: float
+    bands: Mapping[str, Band] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside [0, 1] and a share for nobody."""
+        if not 0.0 <= self.canary_ratio <= 1.0:
+            raise ValueError(f"canary_ratio {self.canary_ratio} is outside [0, 1]")
+        if self.canary is None and self.canary_ratio:
+            raise ValueError("a canary share needs a canary")
+
+
+@dataclass(frozen=True)
+class ArmCounts:
+    """What one version has answered since it was deployed; every count only grows.
+
+    Attributes:
+        request_count: Requests routed to this version (first attempts).
+        error_count: Of these, answered with an error of the model or no answer in time; a client's
+            own bad input is not an error of the arm and is not counted at all.
+        latency_ms_buckets: Upper bound in ms -> cumulative number of answers at or below it; the
+            largest bound (``math.inf``) holds every answer.
+        outside_count: Response statistic -> answers outside the stable release's band.
+        measured_count: Response statistic -> answers for which it was computed.
+    """
+
+    request_count: int = 0
+    error_count: int = 0
+    latency_ms_buckets: Mapping[float, int] = field(default_factory=dict)
+    outside_count: Mapping[str, int] = field(default_factory=dict)
+    measured_count: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the plane saw up to now: applied generation and counts per version."""
+
+    generation: int
+    arms: Mapping[int, ArmCounts]
+
+
+class TrafficPlane(Protocol):
+    """Carries the traffic of one registered model."""
+
+    def deploy(self, release: Deployable, *, timeout_s: float) -> None:
+        """Serve a release beside the others, with no traffic yet; return when it answers.
+
+        Raises:
+            PlaneError: It did not become ready within ``timeout_s``; nothing of it is left behind.
+        """
+
+    def deployed(self) -> frozenset[int]:
+        """Return the versions that are up and healthy."""
+
+    def remove(self, version: int) -> None:
+        """Take a version down; the caller has moved its traffic away first."""
+
+    def set_split(self, split: Split) -> None:
+        """Apply a split on every router replica; return when all have it.
+
+        Raises:
+            PlaneError: A router did not acknowledge, or the generation is not newer.
+        """
+
+    def observe(self) -> Observation:
+        """Return exact counts per version, merged over all routers, surviving their restarts."""

@@ -1,0 +1,103 @@
+"""What the controller needs besides a traffic plane: a registry and a clock.
+
+The registry side is implemented where MLflow is known; the tests implement both in memory.
+Whatever a port raises on purpose is a :class:`~kfm_mlflow.errors.KfmError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from kfm_mlflow.rollout.inputs import Levels, Orders
+    from kfm_mlflow.rollout.plane import Deployable
+
+
+class RegistryPort(Protocol):
+    """One governed registry, as the rollout controller uses it.
+
+    Any method may raise :class:`~kfm_mlflow.errors.StorageError` when the registry can not be
+    reached; the controller then keeps watching the traffic and can still take it back.
+    """
+
+    def levels(self, model_name: str) -> Levels:
+        """Return which versions stand at production and at canary."""
+
+    def orders(self, model_name: str, version: int) -> Orders:
+        """Return the veto and the last operator's order that concern a version's rollout."""
+
+    def fetch(self, model_name: str, version: int) -> Deployable:
+        """Return a verified copy of the frozen release on local disk.
+
+        Raises:
+            IntegrityError: Its bytes are not those that were signed and recorded.
+        """
+
+    def admits(self, model_name: str, version: int, level: str) -> tuple[bool, str]:
+        """Say whether a move would be allowed now, and in one sentence why not; writes nothing."""
+
+    def move(
+        self,
+        model_name: str,
+        version: int,
+        to_level: str,
+        *,
+        expect_production: int | None,
+        expect_canary: int | None,
+        reason: str,
+    ) -> None:
+        """Move a version to a level, if the levels still are what was read.
+
+        Raises:
+            ConflictError: They are not.
+            RefusedError: The gates refuse.
+        """
+
+    def publish_verdict(self, model_name: str, version: int, analysis: Mapping[str, Any]) -> None:
+        """Sign a canary verdict and post it as evidence; posting it again changes nothing."""
+
+    def publish_reports(
+        self, model_name: str, version: int, documents: Mapping[str, dict[str, Any]]
+    ) -> None:
+        """Store the reports of a rollback (file name -> JSON value); again replaces them."""
+
+    def load_journal(self, model_name: str) -> dict[str, Any] | None:
+        """Return the last saved state; None before the first."""
+
+    def save_journal(
+        self, model_name: str, state: dict[str, Any], *, expect_generation: int
+    ) -> None:
+        """Save a state, if the stored one still has this ``generation`` (0: none is stored).
+
+        Raises:
+            ConflictError: Another controller has written.
+        """
+
+
+class Clock(Protocol):
+    """Time, as a parameter."""
+
+    def now(self) -> datetime:
+        """Return the present instant, aware, in UTC."""
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the present instant, aware, in UTC."""
+        from datetime import UTC, datetime
+
+        return datetime.now(UTC)
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait."""
+        import time
+
+        time.sleep(duration_s)

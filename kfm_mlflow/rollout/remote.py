@@ -1,0 +1,430 @@
+"""A governed registry over HTTP: what the controller and the command line need of it.
+
+Refusals come back as :class:`RefusedError`, lost races as :class:`ConflictError`, wrong input as
+:class:`InputError`, with the server's own sentence. Releases are verified after download: release
+id first, then the signature under the policy's keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from kfm_mlflow.errors import (
+    ConflictError,
+    InputError,
+    IntegrityError,
+    KfmError,
+    RefusedError,
+    SignatureError,
+    StorageError,
+)
+from kfm_mlflow.gates.evidence import trusted_keys
+from kfm_mlflow.policy.models import Policy
+from kfm_mlflow.release.bundle import Bundle, bundle_at, evidence_uri
+from kfm_mlflow.release.manifest import build_manifest
+from kfm_mlflow.rollout.inputs import Levels, Orders
+from kfm_mlflow.rollout.plane import Deployable
+from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
+from kfm_mlflow.trust.keys import load_private_key, parse_public_key
+from kfm_mlflow.trust.quorum import Choice, Proposal, build_vote_claims
+from kfm_mlflow.trust.signing import verify_release
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kfm_mlflow.trust.keys import Signer
+
+TIMEOUT_S = 60.0
+_MODEL_URI = re.compile(r"models:/([^/@]+)/(\d+)")
+_NOT_FOUND = 404
+
+
+def parse_model_uri(text: str) -> tuple[str, int]:
+    """Read ``models:/NAME/VERSION``.
+
+    Raises:
+        InputError: The text is something else.
+    """
+    match = _MODEL_URI.fullmatch(text)
+    if match is None:
+        raise InputError(
+            "is not models:/NAME/VERSION",
+            where=text,
+            remedy="for example models:/climate-downscaler/3",
+        )
+    return match.group(1), int(match.group(2))
+
+
+class RemoteRegistry:
+    """The registry of an MLflow server that was started with ``kfm server``."""
+
+    def __init__(
+        self,
+        server: str | None,
+        *,
+        controller_key: Path | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        """Name the server.
+
+        Args:
+            server: Base URL.
+            controller_key: Private key that signs canary verdicts.
+            cache_dir: Where verified releases are kept; a folder of the user's by default.
+
+        Raises:
+            InputError: No server is named, or the key cannot be read.
+        """
+        if not server or not server.startswith(("http://", "https://")):
+            raise InputError(
+                f"{server!r} is no URL of a server",
+                where="--server",
+                remedy="give --server URL or set MLFLOW_TRACKING_URI",
+            )
+        self.server = server.rstrip("/")
+        self._signer: Signer | None = load_private_key(controller_key) if controller_key else None
+        self._cache_dir = (
+            cache_dir
+            or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kfm-mlflow"
+        )
+
+    # -- plumbing ------------------------------------------------------------------------------
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        import requests
+
+        url = f"{self.server}/kfm/api/v1/{path}"
+        try:
+            answer = requests.request(method, url, timeout=TIMEOUT_S, **kwargs)
+        except requests.RequestException as exc:
+            raise StorageError(
+                f"cannot be reached ({type(exc).__name__})",
+                where=self.server,
+                remedy="is `kfm server` running there?",
+            ) from exc
+        try:
+            value = answer.json()
+        except ValueError:
+            value = {}
+        if answer.ok:
+            return value
+        message = (
+            str(value.get("message") or f"HTTP {answer.status_code}")
+            if isinstance(value, dict)
+            else "refused"
+        )
+        if answer.status_code == _NOT_FOUND and not value:
+            message = "this server has no kfm pages; start it with `kfm server`"
+        kinds: dict[int, type[KfmError]] = {
+            403: RefusedError,
+            409: ConflictError,
+            400: InputError,
+            404: InputError,
+        }
+        raise kinds.get(answer.status_code, StorageError)(message)
+
+    def _path(self, name: str, version: int | None = None) -> str:
+        base = f"models/{quote(name, safe='')}"
+        return base if version is None else f"{base}/versions/{version}"
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Return family, levels and rollout plan of a model."""
+        found: dict[str, Any] = self._call("GET", self._path(name))
+        return found
+
+    def version(self, name: str, version: int) -> dict[str, Any]:
+        """Return what is recorded about a version."""
+        found: dict[str, Any] = self._call("GET", self._path(name, version))
+        return found
+
+    def check(self, name: str, version: int, level: str) -> dict[str, Any]:
+        """Return the report on a move that is not made."""
+        found: dict[str, Any] = self._call(
+            "GET", f"{self._path(name, version)}/check", params={"to": level}
+        )
+        return found
+
+    def ledger(self, name: str | None) -> list[dict[str, Any]]:
+        """Return ledger rows, oldest first."""
+        found: list[dict[str, Any]] = self._call(
+            "GET", "ledger", params={"model": name} if name else {}
+        )["rows"]
+        return found
+
+    def policy(self, family: str) -> Policy:
+        """Return a family's resolved policy, checked against the digest that the server states."""
+        found = self._call("GET", f"policies/{quote(family, safe='')}")
+        policy = Policy.model_validate_json(json.dumps(found["policy"]))
+        if policy.digest != found["digest"]:
+            raise IntegrityError(
+                "does not have the digest that the server states", where=f"policy {family}"
+            )
+        return policy
+
+    def levels(self, model_name: str) -> Levels:
+        """Return who is at production and canary now."""
+        found = self.model(model_name)
+        return Levels(found["production"], found["canary"], found["head"])
+
+    def admits(self, model_name: str, version: int, level: str) -> tuple[bool, str]:
+        """Return whether the registry would admit a version to a level, and its sentence if not."""
+        found = self.check(model_name, version, level)
+        return found["verdict"] == "PASS", str(found["sentence"])
+
+    # -- releases ------------------------------------------------------------------------------
+
+    def download(self, uri: str, folder: Path) -> Bundle:
+        """Download a release and its evidence into an empty folder."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        bundle = bundle_at(folder / "release")
+        for source, target in ((uri, bundle.release_dir), (evidence_uri(uri), bundle.evidence_dir)):
+            target.mkdir(parents=True)
+            try:
+                mlflow.artifacts.download_artifacts(
+                    source, dst_path=str(target), tracking_uri=self.server
+                )
+            except (MlflowException, OSError) as exc:
+                raise StorageError(f"cannot be downloaded ({exc})", where=source) from exc
+            inner = target / source.rsplit("/", 1)[-1]
+            if inner.is_dir():
+                # MLflow downloads a directory under its own name.
+                for path in inner.iterdir():
+                    path.rename(target / path.name)
+                inner.rmdir()
+        return bundle
+
+    def fetch(self, model_name: str, version: int) -> Deployable:
+        """Return a verified local copy of a frozen release.
+
+        Raises:
+            IntegrityError: Its bytes or its signature are not those that were admitted.
+            StorageError: It cannot be downloaded.
+        """
+        import shutil
+        import tempfile
+
+        known = self.version(model_name, version)
+        release = known["release"]
+        if release is None:
+            raise IntegrityError("was never frozen", where=f"{model_name} v{version}")
+        home = self._cache_dir / release["id"].removeprefix("sha256:")
+        if not home.is_dir():
+            self._cache_dir.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._cache_dir) as folder:
+                inside = Path(folder) / "bundle"
+                inside.mkdir()
+                self.download(release["frozen_uri"], inside)
+                try:
+                    inside.rename(home)
+                except OSError:
+                    if not home.is_dir():
+                        raise
+        bundle = bundle_at(home / "release")
+        try:
+            self._verify(bundle, known)
+        except IntegrityError:
+            # A copy that is not what it should be is never used, and not kept.
+            shutil.rmtree(home, ignore_errors=True)
+            raise
+        return Deployable(model_name, version, release["id"], bundle.release_dir)
+
+    def _verify(self, bundle: Bundle, known: Mapping[str, Any]) -> None:
+        where = f"{known['name']} v{known['version']}"
+        manifest = build_manifest(bundle.release_dir)
+        if manifest.release_id != known["release"]["id"]:
+            raise IntegrityError(
+                f"has release id {manifest.release_id}, admitted was {known['release']['id']}",
+                where=where,
+            )
+        report = verify_release(
+            bundle.release_dir,
+            bundle.signature_path,
+            trusted_keys(self.policy(known["family"]).trust.signers),
+            datetime.now(UTC),
+            digests=manifest.digests,
+        )
+        if not report.ok:
+            raise SignatureError("; ".join(report.problems), where=where)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def request_move(
+        self,
+        name: str,
+        version: int,
+        level: str,
+        *,
+        reason: str = "",
+        expect: Mapping[str, int | None] | None = None,
+        restore: int | None = None,
+    ) -> dict[str, Any]:
+        """Move a version; the server's gates decide."""
+        body = {
+            "to": level,
+            "reason": reason,
+            "expect": dict(expect) if expect else None,
+            "restore": restore,
+        }
+        done: dict[str, Any] = self._call("POST", f"{self._path(name, version)}/moves", json=body)
+        return done
+
+    def attest(self, name: str, version: int, envelope: bytes) -> str:
+        """Send a signed statement about a frozen release."""
+        path = f"{self._path(name, version)}/attestations"
+        return str(
+            self._call("POST", path, data=envelope, headers={"Content-Type": "application/json"})[
+                "digest"
+            ]
+        )
+
+    def cast_vote(
+        self,
+        name: str,
+        version: int,
+        level: str,
+        *,
+        key: Path,
+        choice: Choice,
+        reason: str,
+        now: datetime,
+        expires_at: datetime,
+    ) -> str:
+        """Sign a vote with a member's key and send it.
+
+        Raises:
+            InputError: The key belongs to no member of the council.
+        """
+        signer = load_private_key(key)
+        found = self._call("GET", f"{self._path(name, version)}/proposal", params={"to": level})
+        voter = next(
+            (
+                member["name"]
+                for member in found["members"]
+                if parse_public_key(member["public_key"]).key_id == signer.public_key.key_id
+            ),
+            None,
+        )
+        if voter is None:
+            raise InputError(
+                "belongs to no member of the council",
+                where=str(key),
+                remedy="see trust.council in the policy",
+            )
+        proposal = Proposal(**found["proposal"])
+        binding = Binding(
+            name, found["release_version"], proposal.release_id, proposal.policy_digest, version
+        )
+        claims = build_vote_claims(proposal, voter, choice, reason)
+        statement = build_statement("vote", binding, claims, now, expires_at)
+        return self.attest(name, version, sign_statement(statement, signer))
+
+    def publish_verdict(self, model_name: str, version: int, analysis: Mapping[str, Any]) -> None:
+        """Sign what a canary's analysis found and send it.
+
+        Raises:
+            InputError: There is no controller key.
+        """
+        if self._signer is None:
+            raise InputError(
+                "is needed to sign the canary verdict",
+                where="--key",
+                remedy="kfm keys new controller",
+            )
+        known = self.version(model_name, version)
+        binding = Binding(
+            model_name,
+            known["release"]["version"],
+            known["release"]["id"],
+            known["policy_digest"],
+            version,
+        )
+        claims = {**analysis, "epoch": known["epoch"]}
+        statement = build_statement("canary-verdict", binding, claims, datetime.now(UTC))
+        self.attest(model_name, version, sign_statement(statement, self._signer))
+
+    def publish_reports(
+        self, model_name: str, version: int, documents: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Log a rollback's documents to the run that the version came from."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri=self.server, registry_uri=self.server)
+        try:
+            run_id = client.get_model_version(model_name, str(version)).run_id
+            if not run_id:
+                raise StorageError(
+                    "has no run to keep the reports in", where=f"{model_name} v{version}"
+                )
+            for name, document in documents.items():
+                client.log_text(
+                    run_id,
+                    json.dumps(document, indent=1, sort_keys=True),
+                    f"rollback/v{version}/{name}",
+                )
+        except MlflowException as exc:
+            raise StorageError(
+                f"cannot keep the reports ({exc})", where=f"{model_name} v{version}"
+            ) from exc
+
+    def move(
+        self,
+        model_name: str,
+        version: int,
+        to_level: str,
+        *,
+        expect_production: int | None,
+        expect_canary: int | None,
+        reason: str,
+    ) -> None:
+        """Move a version by compare-and-set, as the controller asks for it.
+
+        Production for a version that is not the canary is a rollback: the version that holds it
+        goes, and this one comes back, in one transaction of the registry.
+        """
+        expect = {"production": expect_production, "canary": expect_canary}
+        rolls_back = to_level == "production" and version != expect_canary
+        if rolls_back and expect_production is not None:
+            self.request_move(
+                model_name,
+                expect_production,
+                "candidate",
+                reason=reason,
+                expect=expect,
+                restore=version,
+            )
+            return
+        self.request_move(model_name, version, to_level, reason=reason, expect=expect)
+
+    # -- journal -------------------------------------------------------------------------------
+
+    def orders(self, model_name: str, version: int) -> Orders:
+        """Return a standing veto against a version; operators act through levels."""
+        votes = self.check(model_name, version, "production")["report"]["votes"]
+        if votes.get("outcome") == "vetoed":
+            return Orders(veto=f"vetoed by {', '.join(votes['vetoing'])}")
+        return Orders()
+
+    def load_journal(self, model_name: str) -> dict[str, Any] | None:
+        """Return the rollout's last saved state."""
+        state: dict[str, Any] | None = self._call("GET", f"{self._path(model_name)}/rollout")[
+            "state"
+        ]
+        return state
+
+    def save_journal(
+        self, model_name: str, state: Mapping[str, Any], *, expect_generation: int
+    ) -> None:
+        """Write the rollout's state by compare-and-set on its generation."""
+        body = {"expected": expect_generation, "state": dict(state)}
+        self._call("PUT", f"{self._path(model_name)}/rollout", json=body)

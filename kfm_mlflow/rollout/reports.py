@@ -1,0 +1,139 @@
+"""The documents that a rollout leaves behind: the canary's verdict, and three after a rollback.
+
+All three reports are always written; one that does not apply says so, and why. Pure: JSON values
+out, instants as RFC 3339 text in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.rollout.state import RolloutState, Trigger
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kfm_mlflow.policy.rollout import RolloutPolicy
+    from kfm_mlflow.rollout.analysis import Analysis, MetricAnalysis
+
+SCHEMA_VERSION = "1"
+ROLLBACK_REPORT = "rollback_report.json"
+DRIFT_SUMMARY = "drift_summary.json"
+SOVEREIGNTY_CONFLICT = "sovereignty_conflict.json"
+
+
+def _instant(value: datetime | None) -> str | None:
+    return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _measured(metric: MetricAnalysis) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "kind": metric.kind,
+        "verdict": "NOT_APPLICABLE" if metric.verdict is None else str(metric.verdict),
+        "canary_ratio": metric.canary_ratio,
+        "stable_ratio": metric.stable_ratio,
+        "value": metric.value,
+        "limit": metric.limit,
+        "e_value": metric.e_value,
+        "threshold": metric.threshold,
+        "sample_count": metric.sample_count,
+        "reason": metric.reason,
+    }
+
+
+def build_verdict(
+    plan: RolloutPolicy, state: RolloutState, analysis: Analysis, decided_at: datetime
+) -> dict[str, Any]:
+    """Build what is signed about a canary.
+
+    Args:
+        plan: The plan that asked for it.
+        state: The rollout.
+        analysis: What was found.
+        decided_at: When.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model_name": state.model_name,
+        "version": state.candidate,
+        "stable_version": state.stable,
+        "verdict": str(analysis.verdict),
+        "reason": analysis.reason,
+        "canary_weight_ratio": plan.weight_pct_at(state.step_index) / 100,
+        "min_samples": plan.min_samples_at(state.step_index),
+        "false_alarm_ratio": analysis.false_alarm_ratio,
+        "plan_digest": state.plan_digest,
+        "began_at": _instant(state.step_entered_at),
+        "decided_at": _instant(decided_at),
+        "metrics": [_measured(metric) for metric in analysis.metrics],
+    }
+
+
+def build_reports(
+    state: RolloutState, rolled_back_version: int, restored_version: int | None
+) -> dict[str, dict[str, Any]]:
+    """Build the three reports of a rollback: file name -> JSON value."""
+    return {
+        ROLLBACK_REPORT: _rollback_report(state, rolled_back_version, restored_version),
+        DRIFT_SUMMARY: _drift_summary(state),
+        SOVEREIGNTY_CONFLICT: _sovereignty_conflict(state),
+    }
+
+
+def _rollback_report(
+    state: RolloutState, rolled_back_version: int, restored_version: int | None
+) -> dict[str, Any]:
+    canary, stable = state.memory.canary, state.memory.stable
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model_name": state.model_name,
+        "rolled_back_version": rolled_back_version,
+        "restored_version": restored_version,
+        "trigger": None if state.trigger is None else str(state.trigger),
+        "reason": state.reason,
+        "detected_at": _instant(state.detected_at),
+        "traffic_restored_at": _instant(state.traffic_restored_at),
+        "registry_restored_at": _instant(state.registry_restored_at),
+        "observations": {
+            "was_promoted": state.promoted,
+            "step_index": state.step_index,
+            "canary_request_count": canary.request_count,
+            "canary_error_count": canary.error_count,
+            "stable_request_count": stable.request_count,
+            "stable_error_count": stable.error_count,
+        },
+    }
+
+
+def _drift_summary(state: RolloutState) -> dict[str, Any]:
+    analysis = state.analysis
+    compared = [] if analysis is None else [m for m in analysis.metrics if m.kind == "compare"]
+    applicable = [m for m in compared if m.verdict is not None]
+    if analysis is None:
+        reason = "the candidate had no traffic to analyse"
+    elif not applicable:
+        reason = "there was nothing to compare with: no stable release, or no compared metric"
+    else:
+        reason = analysis.reason
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model_name": state.model_name,
+        "applicable": bool(applicable),
+        "reason": reason,
+        "verdict": None if analysis is None else str(analysis.verdict),
+        "false_alarm_ratio": None if analysis is None else analysis.false_alarm_ratio,
+        "metrics": [_measured(metric) for metric in compared],
+    }
+
+
+def _sovereignty_conflict(state: RolloutState) -> dict[str, Any]:
+    vetoed = state.trigger is Trigger.VETO
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model_name": state.model_name,
+        "applicable": vetoed,
+        "reason": state.reason if vetoed else "no veto took part in this rollback",
+        "conflicts": [{"kind": "veto", "reason": state.reason}] if vetoed else [],
+    }

@@ -1,0 +1,122 @@
+"""Moves between states that every part of the step uses. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kfm_mlflow.rollout.actions import Action, SetSplit
+from kfm_mlflow.rollout.analysis import Memory
+from kfm_mlflow.rollout.state import AskedSplit, Phase, RolloutState, Trigger
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kfm_mlflow.policy.rollout import RolloutPolicy
+    from kfm_mlflow.rollout.inputs import StepInputs
+
+Outcome = tuple[RolloutState, tuple[Action, ...]]
+
+
+def elapsed_s(since: datetime, now: datetime) -> float:
+    """Return the seconds between two instants."""
+    return (now - since).total_seconds()
+
+
+def enter(state: RolloutState, phase: Phase, now: datetime, *, reason: str = "") -> RolloutState:
+    """Go to a phase; staying in it keeps the time of entry."""
+    if state.phase is phase:
+        return state if state.reason == reason else replace(state, reason=reason)
+    return replace(state, phase=phase, entered_at=now, reason=reason)
+
+
+def begin(
+    plan: RolloutPolicy,
+    state: RolloutState,
+    candidate: int,
+    stable: int | None,
+    now: datetime,
+    *,
+    reason: str,
+) -> RolloutState:
+    """Start a rollout of a candidate against the last stable version.
+
+    What was asked of the plane, the orders obeyed and the journal's generation live on.
+    """
+    return RolloutState(
+        model_name=state.model_name,
+        phase=Phase.PENDING,
+        entered_at=now,
+        step_entered_at=now,
+        candidate=candidate,
+        stable=stable,
+        generation=state.generation,
+        plan_digest=plan.digest,
+        split=state.split,
+        order_id=state.order_id,
+        retired_at=state.retired_at,
+        reason=reason,
+    )
+
+
+def advance(state: RolloutState, now: datetime) -> RolloutState:
+    """Go to the next step of the plan, with a fresh window."""
+    return replace(
+        enter(state, Phase.CANARY, now),
+        step_index=state.step_index + 1,
+        step_entered_at=now,
+        memory=state.memory.with_new_window(),
+        published=False,
+        promote_ordered=False,
+    )
+
+
+def start_canary(state: RolloutState, now: datetime) -> RolloutState:
+    """Go to the first step of the plan, having seen nothing."""
+    canary = enter(state, Phase.CANARY, now)
+    return replace(canary, step_index=0, step_entered_at=now, memory=Memory(), published=False)
+
+
+def give_up(state: RolloutState, trigger: Trigger, reason: str, now: datetime) -> RolloutState:
+    """Decide to take the candidate back; what that needs is worked out from the facts."""
+    return replace(
+        state,
+        phase=Phase.ABORTING,
+        entered_at=now,
+        paused_from=None,
+        published=False,
+        trigger=trigger,
+        reason=reason,
+        detected_at=now,
+        traffic_restored_at=None,
+        registry_restored_at=None,
+        reports_written=False,
+    )
+
+
+def is_routed(
+    state: RolloutState, inputs: StepInputs, stable: int | None, canary: int | None, ratio: float
+) -> bool:
+    """Whether all routers apply this split."""
+    asked = state.split
+    wanted = AskedSplit(stable, canary, ratio, asked.generation)
+    return asked == wanted and inputs.applied_generation == asked.generation
+
+
+def route(
+    state: RolloutState,
+    inputs: StepInputs,
+    now: datetime,
+    *,
+    stable: int | None,
+    canary: int | None = None,
+    ratio: float = 0.0,
+) -> tuple[RolloutState, SetSplit]:
+    """Ask for a split, newer than any before; note since when a version is without traffic."""
+    generation = max(state.split.generation, inputs.applied_generation) + 1
+    before, after = {state.split.stable, state.split.canary}, {stable, canary}
+    retired_at = {v: at for v, at in state.retired_at.items() if v not in after}
+    retired_at |= {v: now for v in before - after if v is not None}
+    asked = AskedSplit(stable, canary, ratio, generation)
+    action = SetSplit(stable, canary, ratio, generation)
+    return replace(state, split=asked, retired_at=retired_at), action

@@ -1,0 +1,1 @@
+"""Ray Serve data plane: replicas, router and the portable traffic plane."""

@@ -1,0 +1,153 @@
+"""Every call that the plane makes to Ray Serve's control side, with limits that Serve lacks.
+
+``serve.run`` waits without a limit and polls once a second; here an application is started
+without waiting, and waited for until a given instant.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from kfm_mlflow.errors import PlaneError
+
+_POLL_S = 0.05
+_DELETE_S = 30.0
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_ERROR_LINE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)$")
+
+
+def statuses() -> dict[str, Any]:
+    """Return application name -> its status in Serve."""
+    from ray import serve
+
+    return dict(serve.status().applications)
+
+
+def handle(app: str) -> Any:
+    """Return a handle to an application."""
+    from ray import serve
+
+    return serve.get_app_handle(app)
+
+
+def start(app: str, application: Any, *, route_prefix: str | None = None) -> None:
+    """Ask Serve for an application; does not wait for it."""
+    from ray import serve
+
+    serve.run_many(
+        [serve.RunTarget(application, name=app, route_prefix=route_prefix)],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+
+
+def await_running(app: str, deadline_s: float) -> None:
+    """Wait until an application runs.
+
+    Args:
+        app: Its name.
+        deadline_s: Instant of ``time.monotonic()`` at which to give up.
+
+    Raises:
+        PlaneError: It failed to start (with the error of its constructor), or time is up.
+    """
+    while time.monotonic() < deadline_s:
+        status = statuses().get(app)
+        if status is not None and status.status == "RUNNING":
+            return
+        if status is not None and status.status == "DEPLOY_FAILED":
+            raise PlaneError(_startup_error(status))
+        time.sleep(_POLL_S)
+    raise PlaneError("it took too long")
+
+
+def delete(app: str) -> None:
+    """Take an application down, if it is there, and return when it is gone.
+
+    Raises:
+        PlaneError: It did not go within 30 s.
+    """
+    from ray import serve
+
+    if app not in statuses():
+        return
+    serve.delete(app, _blocking=False)
+    deadline_s = time.monotonic() + _DELETE_S
+    while app in statuses():
+        if time.monotonic() > deadline_s:
+            raise PlaneError("the application did not go", where=app)
+        time.sleep(_POLL_S)
+
+
+def build_replica(release_dir: str, digest: str, gpu_share: float) -> Any:
+    """Describe the application of one release.
+
+    Args:
+        release_dir: Directory of the release, the same on every node.
+        digest: ``sha256:<hex>`` of its ``model.onnx``.
+        gpu_share: GPUs lent to it; 0 for the CPU.
+    """
+    from ray import serve
+
+    from kfm_serving.replica import Replica
+
+    deployment = serve.deployment(
+        Replica,
+        name="replica",
+        max_ongoing_requests=32,
+        max_constructor_retry_count=1,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=10,
+        ray_actor_options={"num_cpus": 0, "num_gpus": gpu_share},
+    )
+    return deployment.bind(release_dir, digest)
+
+
+def build_router(
+    model_name: str, route_prefix: str, deadlines_s: tuple[float, float], replica_count: int
+) -> Any:
+    """Describe the application that splits a model's traffic.
+
+    Args:
+        model_name: Registered model.
+        route_prefix: Path under which Serve mounts it.
+        deadlines_s: How long the stable release, and a canary, may take to answer.
+        replica_count: Router processes.
+    """
+    from ray import serve
+
+    from kfm_serving.router import Router
+
+    deployment = serve.deployment(
+        Router,
+        name="router",
+        num_replicas=replica_count,
+        max_ongoing_requests=100,
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=10,
+        ray_actor_options={"num_cpus": 0},
+        # Without one, Serve does not call `reconfigure` at a start.
+        user_config={"schema_version": "1"},
+    )
+    return deployment.bind(model_name, route_prefix, *deadlines_s)
+
+
+def error_text(text: str) -> str:
+    """Return the message of the innermost error in a traceback that Ray made, at most 300 long.
+
+    A text without a traceback gives its first line.
+    """
+    lines = _ANSI.sub("", text).strip().splitlines()
+    found = [match.group(1) for line in lines if (match := _ERROR_LINE.match(line.strip()))]
+    return (found[-1] if found else lines[0] if lines else "")[:300]
+
+
+def _startup_error(status: Any) -> str:
+    texts = (status.message, *(deployment.message for deployment in status.deployments.values()))
+    return error_text("\n".join(texts))

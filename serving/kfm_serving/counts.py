@@ -1,0 +1,94 @@
+"""Exact counts per release: how a router keeps them and how many routers' are merged.
+
+Laws: every count only grows; merging is a sum, so the order of routers does not matter; the same
+report taken twice counts once, because reports are kept by (replica, epoch).
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.rollout.plane import ArmCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kfm_mlflow.rollout.plane import Band
+
+LATENCY_BOUNDS_MS = tuple(round(10 ** (k / 10), 2) for k in range(49))
+"""Ten bounds per decade from 1 ms to 63 s: a quantile read from them is at most 26 % too high."""
+
+
+@dataclass
+class ArmTally:
+    """What one router has counted for one deployed release; mutated in its event loop only."""
+
+    request_count: int = 0
+    error_count: int = 0
+    latency_counts: list[int] = field(default_factory=lambda: [0] * len(LATENCY_BOUNDS_MS))
+    outside_count: dict[str, int] = field(default_factory=dict)
+    measured_count: dict[str, int] = field(default_factory=dict)
+
+    def add_answer(
+        self, latency_ms: float, statistics: Mapping[str, float], bands: Mapping[str, Band]
+    ) -> None:
+        """Count a good answer; statistics without a band are not held against anything."""
+        self.request_count += 1
+        self._add_latency(latency_ms)
+        for name, band in bands.items():
+            value = statistics.get(name)
+            if value is None:
+                continue
+            self.measured_count[name] = self.measured_count.get(name, 0) + 1
+            if not band.low <= value <= band.high:
+                self.outside_count[name] = self.outside_count.get(name, 0) + 1
+
+    def add_error(self, latency_ms: float | None) -> None:
+        """Count a failed first attempt; no latency when there was no answer at all."""
+        self.request_count += 1
+        self.error_count += 1
+        if latency_ms is not None:
+            self._add_latency(latency_ms)
+
+    def _add_latency(self, latency_ms: float) -> None:
+        slot = bisect.bisect_left(LATENCY_BOUNDS_MS, latency_ms)
+        self.latency_counts[min(slot, len(LATENCY_BOUNDS_MS) - 1)] += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form that travels from router to plane."""
+        return {
+            "request_count": self.request_count,
+            "error_count": self.error_count,
+            "latency_counts": list(self.latency_counts),
+            "outside_count": dict(self.outside_count),
+            "measured_count": dict(self.measured_count),
+        }
+
+
+def merge_tallies(tallies: Iterable[Mapping[str, Any]]) -> ArmCounts:
+    """Sum what several routers counted for one deployed release.
+
+    Args:
+        tallies: JSON forms of :class:`ArmTally`, one per (replica, epoch).
+    """
+    listed = list(tallies)
+    slots = [sum(column) for column in zip(*(t["latency_counts"] for t in listed), strict=True)]
+    cumulative = itertools.accumulate(slots or [0] * len(LATENCY_BOUNDS_MS))
+    return ArmCounts(
+        request_count=sum(t["request_count"] for t in listed),
+        error_count=sum(t["error_count"] for t in listed),
+        latency_ms_buckets=dict(zip(LATENCY_BOUNDS_MS, cumulative, strict=True)),
+        outside_count=_summed(t["outside_count"] for t in listed),
+        measured_count=_summed(t["measured_count"] for t in listed),
+    )
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for count in counts:
+        for name, number in count.items():
+            total[name] = total.get(name, 0) + number
+    return total

@@ -1,0 +1,42 @@
+"""What ``kfm rollout run`` opens under the name ``portable``: Ray, Serve and a plane for a model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kfm_serving.cluster import attach, start_local
+from kfm_serving.portable import PortablePlane
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def open_portable(
+    model_name: str,
+    *,
+    host: str,
+    port: int,
+    address: str | None = None,
+    route_prefix: str = "/",
+    gpu_share: float = 0.0,
+) -> Iterator[PortablePlane]:
+    """Open a traffic plane for the length of a block.
+
+    Args:
+        model_name: Registered model.
+        host: Address of Serve's HTTP proxy.
+        port: Its port.
+        address: Ray cluster to attach to; None starts a lean local one, which ends with the block.
+        route_prefix: Path under which the model is served.
+        gpu_share: GPUs lent to each release; 0 serves on the CPU.
+
+    Raises:
+        PlaneError: The port is in use, or Ray cannot be started or reached.
+    """
+    cluster = attach(address, port=port, host=host) if address else start_local(port, host=host)
+    with cluster:
+        yield PortablePlane(
+            model_name, host=host, port=port, route_prefix=route_prefix, gpu_share=gpu_share
+        )

@@ -1,0 +1,278 @@
+"""The deployment that splits a model's traffic between its releases.
+
+Rules kept here:
+
+1. A request uses one immutable snapshot of split and handles; a change swaps the snapshot. Only
+   a second attempt looks again, so that it never goes to a release that has left meanwhile.
+2. Generations only grow. The truth is read at start and twice a second; a broadcast is faster.
+3. A release's handle is warm before the release becomes visible.
+4. A failing, late or lost canary costs the client nothing: the stable release answers. A request
+   lost with a replica is sent once more. Predictions are idempotent.
+5. First attempts are counted, once each, when they end; a client's own mistake never is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from kfm_mlflow.rollout.plane import Split
+from kfm_serving.counts import ArmTally
+from kfm_serving.desired import DesiredSplit, DesiredState, parse_desired_split
+from kfm_serving.names import release_app
+from kfm_serving.scoring import error_body
+from kfm_serving.split import choose_version, request_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from kfm_serving.replica import Answer
+
+_logger = logging.getLogger(__name__)
+
+REFRESH_PERIOD_S = 0.5
+_WARM_DEADLINE_S = 5.0
+_RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A release that can be called: its handle bound to ``predict``, and its deployment."""
+
+    predict: Any
+    deployment_id: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one request sees: the split in force and a warm handle per version.
+
+    ``is_whole`` is False when a release of the split was down at the router's start.
+    """
+
+    split: Split
+    arms: Mapping[int, Arm] = field(default_factory=dict)
+    is_whole: bool = True
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How one call to a release ended; ``answer`` is None when it was late or lost."""
+
+    outcome: Literal["answered", "late", "lost"]
+    latency_ms: float
+    answer: Answer | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """True unless the release is to blame."""
+        return self.answer is not None and self.answer.fault != "model"
+
+
+class Router:
+    """One router process of one registered model."""
+
+    def __init__(
+        self, model_name: str, route_prefix: str, deadline_s: float, canary_deadline_s: float
+    ) -> None:
+        """Make a router that answers nothing yet; ``reconfigure`` loads the split.
+
+        Args:
+            model_name: Registered model.
+            route_prefix: Path under which Serve mounts this application.
+            deadline_s: How long the stable release may take.
+            canary_deadline_s: How long a canary may take before the stable one answers.
+        """
+        self._model_name = model_name
+        self._prefix = route_prefix.rstrip("/")
+        self._deadline_s = deadline_s
+        self._canary_deadline_s = canary_deadline_s
+        self._state = DesiredState(model_name)
+        self._snapshot = Snapshot(Split(generation=0, stable=None, canary=None, canary_ratio=0.0))
+        self._tallies: dict[str, ArmTally] = {}
+        self._lock = asyncio.Lock()
+        self._epoch = uuid.uuid4().hex
+        self._refresher: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, _config: object) -> None:
+        """Load the newest split before the first request; Serve awaits this at every start."""
+        if self._refresher is None:
+            await self._refresh(must_be_warm=False)
+            self._refresher = asyncio.create_task(self._keep_fresh())
+
+    async def apply(self, data: bytes) -> int:
+        """Take a split that was just declared, and return the generation in force.
+
+        Raises:
+            Exception: A release of the split did not answer a ping; the old split stays in force.
+        """
+        await self._take(parse_desired_split(data), must_be_warm=True)
+        return self._snapshot.split.generation
+
+    async def counts(self) -> dict[str, Any]:
+        """Return what this process has counted since it started, per deployment."""
+        return {
+            "process": f"{_replica_id()}/{self._epoch}",
+            "generation": self._snapshot.split.generation,
+            "arms": {key: tally.to_dict() for key, tally in self._tallies.items()},
+        }
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one HTTP request."""
+        path = request.url.path.removeprefix(self._prefix)
+        if request.method == "POST" and path == "/invocations":
+            return await self._invoke(request)
+        if request.method == "GET" and path in {"/ping", "/health"}:
+            return self._respond(200, b"\n")
+        if request.method == "GET" and path == "/version":
+            return self._respond(200, _mlflow_version().encode())
+        message = f"no such route: {request.method} {path[:100]}; POST /invocations scores"
+        return self._respond(404, error_body("ENDPOINT_NOT_FOUND", message))
+
+    async def _invoke(self, request: Request) -> Response:
+        snapshot = self._snapshot
+        body = await request.body()
+        content_type = request.headers.get("content-type", "")
+        version = choose_version(snapshot.split, request_key(request.headers, body))
+        if version is None:
+            return self._unavailable("no stable release is served yet; try again")
+        attempt = await self._attempt(snapshot, version, body, content_type)
+        self._count(snapshot, version, attempt)
+        if not attempt.is_good:
+            latest = self._snapshot
+            second = version if latest.split.stable is None else latest.split.stable
+            if second != version or attempt.outcome == "lost":
+                again = await self._attempt(latest, second, body, content_type)
+                if again.answer is not None:
+                    snapshot, version, attempt = latest, second, again
+        if attempt.answer is None:
+            return self._unavailable(f"release {version} did not answer; try again")
+        return self._respond(
+            attempt.answer.status, attempt.answer.body, snapshot=snapshot, version=version
+        )
+
+    async def _attempt(
+        self, snapshot: Snapshot, version: int, body: bytes, content_type: str
+    ) -> Attempt:
+        arm = snapshot.arms.get(version)
+        if arm is None:
+            return Attempt("lost", 0.0)
+        has_fallback = snapshot.split.stable not in (None, version)
+        deadline_s = self._canary_deadline_s if has_fallback else self._deadline_s
+        started_s = time.perf_counter()
+        response = None
+        try:
+            response = arm.predict.remote(body, content_type)
+            answer = await asyncio.wait_for(response, deadline_s)
+        except TimeoutError:
+            if response is not None:
+                response.cancel()
+            return Attempt("late", _ms_since(started_s))
+        except Exception:  # noqa: BLE001 Ray has a dozen ways to lose a replica, of no common root
+            return Attempt("lost", _ms_since(started_s))
+        return Attempt("answered", _ms_since(started_s), answer)
+
+    def _count(self, snapshot: Snapshot, version: int, attempt: Attempt) -> None:
+        arm = snapshot.arms.get(version)
+        if arm is None or (attempt.answer is not None and attempt.answer.fault == "client"):
+            return
+        tally = self._tallies.setdefault(arm.deployment_id, ArmTally())
+        if attempt.answer is None:
+            tally.add_error(None)
+        elif attempt.is_good:
+            tally.add_answer(attempt.latency_ms, attempt.answer.statistics, snapshot.split.bands)
+        else:
+            tally.add_error(attempt.latency_ms)
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_PERIOD_S)
+            try:
+                await self._refresh(must_be_warm=True)
+            except Exception:
+                _logger.exception("the newest split could not be applied; trying again")
+
+    async def _refresh(self, *, must_be_warm: bool) -> None:
+        desired = await asyncio.to_thread(self._state.read_split)
+        if desired is not None:
+            await self._take(desired, must_be_warm=must_be_warm)
+
+    async def _take(self, desired: DesiredSplit, *, must_be_warm: bool) -> None:
+        async with self._lock:
+            current = self._snapshot
+            is_news = desired.generation > current.split.generation
+            is_repair = desired.generation == current.split.generation and not current.is_whole
+            if not (is_news or is_repair):
+                return
+            arms: dict[int, Arm] = {}
+            for version, deployment_id in desired.deployment_ids.items():
+                known = current.arms.get(version)
+                if known is not None and known.deployment_id == deployment_id:
+                    arms[version] = known
+                    continue
+                # At a start the truth is obeyed even when a release of it is down: the other
+                # one must be served, and the missing one is tried again at every refresh.
+                with contextlib.nullcontext() if must_be_warm else contextlib.suppress(Exception):
+                    arms[version] = Arm((await self._warm_handle(version)).predict, deployment_id)
+            is_whole = len(arms) == len(desired.deployment_ids)
+            self._snapshot = Snapshot(desired.to_split(), arms, is_whole)
+
+    async def _warm_handle(self, version: int) -> Any:
+        from ray import serve
+
+        app = release_app(self._model_name, version)
+        handle = await asyncio.to_thread(serve.get_app_handle, app)
+        # Bodies are small and sent once: by value and in this loop the hop takes half the time.
+        if not handle.is_initialized:  # Ray keeps one handle per application and process
+            handle._init(_run_router_in_separate_loop=False)  # noqa: SLF001 no public option
+        handle = handle.options(_by_reference=False)
+        await asyncio.wait_for(handle.ping.remote(), _WARM_DEADLINE_S)
+        return handle
+
+    def _unavailable(self, message: str) -> Response:
+        return self._respond(
+            503,
+            error_body("TEMPORARILY_UNAVAILABLE", message),
+            headers={"Retry-After": str(_RETRY_AFTER_S)},
+        )
+
+    def _respond(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        snapshot: Snapshot | None = None,
+        version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        from starlette.responses import Response
+
+        used = snapshot or self._snapshot
+        named = {"X-KFM-Generation": str(used.split.generation), **(headers or {})}
+        if version is not None:
+            named["X-KFM-Version"] = str(version)
+        return Response(body, status, headers=named, media_type="application/json")
+
+
+def _ms_since(started_s: float) -> float:
+    return (time.perf_counter() - started_s) * 1e3
+
+
+def _replica_id() -> str:
+    from ray import serve
+
+    return str(serve.get_replica_context().replica_id.unique_id)
+
+
+def _mlflow_version() -> str:
+    from importlib.metadata import version
+
+    return version("mlflow")

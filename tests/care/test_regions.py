@@ -1,0 +1,247 @@
+"""Regions files: what they mean, which cells they cover, and every way to be wrong in one."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import h3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shapely.geometry import Polygon, shape
+
+from kfm_mlflow.care.regions import load_regions
+from kfm_mlflow.errors import DataError, InputError
+
+SQUARE = [[[-98.0, 38.0], [-97.5, 38.0], [-97.5, 38.5], [-98.0, 38.5], [-98.0, 38.0]]]
+
+
+def feature(geometry=None, **properties):
+    return {
+        "type": "Feature",
+        "properties": {"id": "a", **properties},
+        "geometry": geometry or {"type": "Polygon", "coordinates": SQUARE},
+    }
+
+
+def write(folder, *features, **members):
+    path = folder / "regions.geojson"
+    value = {"type": "FeatureCollection", "features": list(features), **members}
+    path.write_text(json.dumps(value))
+    return path
+
+
+def polygon(*positions):
+    return {"type": "Polygon", "coordinates": [[list(position) for position in positions]]}
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory):
+    (region,) = load_regions(write(tmp_path_factory.mktemp("r"), feature())).regions
+    return region
+
+
+def test_packaged_regions_are_four_boxes_with_unknown_consent():
+    regions = load_regions(None)
+    assert len(regions.regions) == 4
+    assert {region.ceiling for region in regions.regions} == {7}
+    assert {region.consent.status for region in regions.regions} == {"unknown"}
+
+
+def test_packaged_boxes_cover_the_census_extents_they_were_rounded_from():
+    # U.S. Census Bureau, public domain: west, south, east, north of the Kansas parts.
+    extents = [
+        (-95.72803, 39.6, -95.45, 39.825089),
+        (-95.942545, 39.260006, -95.738336, 39.422111),
+        (-95.565376, 39.95, -95.43, 40.0),
+        (-95.43, 39.9, -95.3, 40.0),
+    ]
+    for region, (west, south, east, north) in zip(load_regions(None).regions, extents, strict=True):
+        low_x, low_y, high_x, high_y = region.shape.bounds
+        assert low_x <= west
+        assert low_y <= south
+        assert high_x >= east
+        assert high_y >= north
+
+
+def test_file_with_a_name_alone_gets_the_strict_defaults(tmp_path):
+    path = write(tmp_path, {**feature(), "properties": {"name": "North Bluff", "kind": "x"}})
+    (region,) = load_regions(path).regions
+    assert (region.id, region.ceiling, region.k_min) == ("north-bluff", 7, 1)
+    assert region.consent.status == "unknown"
+    assert region.labels == ()
+
+
+def test_every_property_is_read(tmp_path):
+    path = write(
+        tmp_path,
+        feature(
+            name="A",
+            authority="Example Council",
+            consent={"status": "granted", "scope": "public-stream", "expires": "2026-12-31"},
+            h3_max_resolution=5,
+            k_min=10,
+            labels=["TK A"],
+            restricted_names=["Blue Heron Spring"],
+        ),
+    )
+    (region,) = load_regions(path).regions
+    assert (region.authority, region.ceiling, region.k_min) == ("Example Council", 5, 10)
+    assert region.labels == ("TK A",)
+    assert region.consent.scope == "public-stream"
+    assert region.consent.expires_at == datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def test_repr_holds_no_restricted_name(tmp_path):
+    regions = load_regions(write(tmp_path, feature(restricted_names=["Blue Heron Spring"])))
+    assert "Heron" not in repr(regions)
+
+
+def test_digest_and_name_hashes_follow_the_file(tmp_path):
+    one = load_regions(write(tmp_path, feature()))
+    two = load_regions(write(tmp_path, feature(), salt="7f"))
+    assert one.digest != two.digest
+    assert one.keyed_hash("x") == one.keyed_hash("x")
+    assert one.keyed_hash("x") != two.keyed_hash("x")
+
+
+BOW = polygon((0, 0), (1, 1), (1, 0), (0, 1), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("bad", "field", "reason"),
+    [
+        (feature(BOW), "geometry", "self-intersection"),
+        (feature(polygon((0, 0), (1, 0), (1, 1), (0, 1))), "geometry", "open ring"),
+        (feature(polygon((0, 0), (1, 0), (0, 0))), "geometry", "fewer than four"),
+        (feature(polygon((0, 0), (1, 0), (2, 0), (0, 0))), "geometry", "area"),
+        (feature({"type": "Polygon", "coordinates": []}), "geometry", "empty"),
+        (feature({"type": "MultiPolygon", "coordinates": []}), "geometry", "empty"),
+        (feature({"type": "Point", "coordinates": [0, 0]}), "geometry", "not a Polygon"),
+        ({**feature(), "geometry": None}, "geometry", "not a Polygon"),
+        (
+            feature(polygon((38, -98), (38, -97), (39, -97), (38, -98))),
+            "geometry",
+            "longitude before latitude",
+        ),
+        (feature(polygon((200, 0), (201, 0), (201, 1), (200, 0))), "geometry", "beyond 180"),
+        (feature(polygon((0, 0), ("x", 0), (1, 1), (0, 0))), "geometry", "two numbers"),
+        ({**feature(), "properties": {}}, "feature 1", "neither id nor name"),
+        ({**feature(), "properties": None}, "feature 1", "lacks properties"),
+        ({"type": "Point"}, "feature 1", "not a GeoJSON Feature"),
+        (feature(id="z"), "id", "same id"),
+        (feature(h3_max_resolution=16), "h3_max_resolution", "from 0 to 15"),
+        (feature(h3_max_resolution="7"), "h3_max_resolution", "whole number"),
+        (feature(h3_max_resolution=True), "h3_max_resolution", "whole number"),
+        (feature(k_min=0), "k_min", "from 1"),
+        (feature(labels="TK A"), "labels", "list of texts"),
+        (feature(restricted_names=[1]), "restricted_names", "list of texts"),
+        (feature(name=1), "name", "not text"),
+        (feature(consent="granted"), "consent", "not an object"),
+        (feature(consent={"status": "yes"}), "consent.status", "no known status"),
+        (feature(consent={"expires": "soon"}), "consent.expires", "not a date"),
+        (feature(consent={"expires": "2026-01-01T00:00:00"}), "consent.expires", "time zone"),
+        (feature(consent={"statu": "granted"}), "consent", "did you mean 'status'"),
+        (feature(restricted_name=["x"]), "feature 1", "did you mean 'restricted_names'"),
+        (feature(h3_max_resoluton=4), "feature 1", "did you mean 'h3_max_resolution'"),
+    ],
+)
+def test_wrong_feature_is_refused_with_file_feature_field_and_remedy(tmp_path, bad, field, reason):
+    path = write(tmp_path, feature(id="z"), bad)
+    with pytest.raises(DataError) as caught:
+        load_regions(path)
+    text = str(caught.value)
+    assert text.startswith("regions.geojson: feature ")
+    assert field in text
+    assert reason in text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "not valid JSON"),
+        ("{}", "FeatureCollection"),
+        ("[]", "FeatureCollection"),
+        ('{"type": "FeatureCollection"}', "no features"),
+        ('{"type": "FeatureCollection", "features": []}', "no features"),
+        ('{"type": "FeatureCollection", "features": [], "crs": "EPSG:26914"}', "WGS 84"),
+    ],
+)
+def test_what_is_no_regions_file_is_refused(tmp_path, content, reason):
+    path = tmp_path / "r.geojson"
+    path.write_text(content)
+    with pytest.raises(DataError, match=reason):
+        load_regions(path)
+
+
+def test_missing_file_says_what_to_correct(tmp_path):
+    with pytest.raises(DataError, match="regions_file"):
+        load_regions(tmp_path / "none")
+
+
+def test_errors_show_neither_names_nor_places(tmp_path):
+    bad = feature(
+        polygon((-97.123, 38.456), (-96, 39), (-96, 38.456), (-97.123, 39), (-97.123, 38.456))
+    )
+    bad["properties"]["restricted_names"] = ["Blue Heron Spring"]
+    with pytest.raises(DataError) as caught:
+        load_regions(write(tmp_path, bad))
+    assert "Heron" not in str(caught.value)
+    assert "97" not in str(caught.value)
+    assert "38" not in str(caught.value)
+
+
+@given(st.floats(-99, -96.5), st.floats(37.5, 39), st.integers(3, 11))
+def test_every_cell_that_overlaps_the_region_touches_it(square, lon, lat, resolution):
+    cell = h3.latlng_to_cell(lat, lon, resolution)
+    boundary = Polygon([(x, y) for y, x in h3.cell_to_boundary(cell)])
+    if boundary.intersects(shape(square.geometry)):
+        assert square.touches(cell)
+
+
+@given(st.floats(-99, -96.5), st.floats(37.5, 39))
+def test_cells_well_outside_do_not_touch(square, lon, lat):
+    cell = h3.latlng_to_cell(lat, lon, 8)
+    boundary = Polygon([(x, y) for y, x in h3.cell_to_boundary(cell)])
+    if boundary.distance(square.shape) > 0.04:
+        assert not square.touches(cell)
+
+
+def test_ceiling_is_the_lowest_of_the_regions_touched(tmp_path):
+    regions = load_regions(
+        write(tmp_path, feature(h3_max_resolution=6), feature(id="b", h3_max_resolution=4))
+    )
+    assert regions.ceiling_at(h3.latlng_to_cell(38.25, -97.75, 9)) == 4
+    assert regions.ceiling_at(h3.latlng_to_cell(10.0, 10.0, 9)) is None
+    assert regions.ceiling_at(h3.latlng_to_cell(38.25, -97.75, 2)) == 4
+
+
+def test_what_is_no_cell_is_refused(square):
+    with pytest.raises(InputError, match="not an H3 cell"):
+        square.touches("nonsense")
+
+
+def test_cover_of_a_large_region_stays_small_and_whole(tmp_path):
+    big = polygon((-110, 30), (-80, 30), (-80, 48), (-110, 48), (-110, 30))
+    (region,) = load_regions(write(tmp_path, feature(big))).regions
+    assert len(region.cells) < 20_000
+    for lat, lon in ((30.01, -109.99), (47.99, -80.01), (39.0, -95.0)):
+        assert region.touches(h3.latlng_to_cell(lat, lon, 10))
+
+
+@pytest.mark.parametrize(
+    ("bbox", "touches"),
+    [
+        ((-102.05, 37.0, -94.6, 40.0), True),
+        ((-97.9, 38.1, -97.8, 38.2), True),
+        ((-97.49, 38.0, -97.0, 38.5), True),
+        ((-97.0, 38.0, -96.0, 38.5), False),
+        ((170.0, 37.0, -95.0, 40.0), True),
+        ((170.0, 37.0, -170.0, 40.0), False),
+        (None, True),
+    ],
+)
+def test_extent_touches_what_it_overlaps_and_the_unknown_touches_all(tmp_path, bbox, touches):
+    regions = load_regions(write(tmp_path, feature()))
+    assert bool(regions.overlapping(bbox)) is touches

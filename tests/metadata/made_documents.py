@@ -1,0 +1,178 @@
+"""One valid document for every schema but the model card, which has a builder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_DIGEST = "sha256:" + "ab" * 32
+_AT = "2026-01-31T12:00:00Z"
+_TENSOR = {"name": "input", "dtype": "float32", "shape": [-1, 1, 16, 16]}
+_METRICS = {"rmse": 1.07, "mae": 0.71}
+
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    "model_metadata": {
+        "schema_version": "1",
+        "model_name": "climate-downscaler",
+        "release_version": "v1.2.0",
+        "family": "climate",
+        "task": "super-resolution",
+        "architecture": "residual-cnn",
+        "framework": {"name": "PyTorch", "version": "2.13.0"},
+        "hyperparameters": {"lr": 0.0003},
+        "seed": 42,
+        "inputs": [_TENSOR],
+        "outputs": [_TENSOR],
+        "data": [
+            {
+                "name": "era",
+                "role": "training",
+                "uri": "https://example.org/era.nc",
+                "digest": _DIGEST,
+                "license": "other",
+                "selection": "west of -98",
+            }
+        ],
+        "code": {"git_commit": None, "git_url": None, "entry_point": "release"},
+        "run_id": None,
+        "created_at": _AT,
+        "weights": {"path": "model.pt", "digest": _DIGEST, "multihash": "1220" + "ab" * 32},
+    },
+    "model_summary": {
+        "schema_version": "1",
+        "parameter_count": 50_000,
+        "layers": [{"name": "head", "kind": "Conv2d", "parameter_count": 320}],
+        "metrics": dict(_METRICS),
+        "formats": [{"path": "model.pt", "kind": "torch"}, {"path": "model.onnx", "kind": "onnx"}],
+        "onnx_max_relative_difference": 1e-7,
+    },
+    "xai-summary": {
+        "schema_version": "1",
+        "method": "integrated-gradients",
+        "library": "captum 0.9.0",
+        "baseline": "mean field",
+        "step_count": 50,
+        "sample_count": 8,
+        "seed": 42,
+        "convergence_delta": -0.001,
+        "features": [{"name": "coarse", "importance_ratio": 1.0}],
+        "stability": {"seed_count": 3, "min_correlation": 0.97},
+        "notes": [],
+    },
+    "telemetry-training": {
+        "schema_version": "1",
+        "duration_s": 61.2,
+        "energy_wh": 3.5,
+        "carbon_gco2e": 1.4,
+        "method": "estimated",
+        "energy": {"cpu_wh": 3.0, "gpu_wh": 0, "ram_wh": 0.5, "pue": 1.0},
+        "carbon": {
+            "intensity_g_per_kwh": 400.0,
+            "intensity_source": "codecarbon",
+            "region": "USA/kansas",
+        },
+        "tool": {"name": "codecarbon", "version": "3.3.2"},
+        "hardware": {"cpu": "some CPU", "gpu": None, "ram_gb": 16.0},
+        "metrics": {"loss": 0.1},
+        "otel": {"trace_id": None, "span_name": "train", "latency_ms": 61_200.0},
+    },
+    "care": {
+        "schema_version": "1",
+        "care": {
+            "masking": "h3-climate-generalized",
+            "scope": "public-generalized",
+            "notes": ["Deployment generalized"],
+            "authority": None,
+            "labels": [],
+            "h3_max_resolution": 6,
+        },
+        "screening": {
+            "status": "no-known-conflict",
+            "checks": [
+                {"id": "resolution", "status": "no-known-conflict", "findings": [], "remedy": ""}
+            ],
+            "regions_digest": _DIGEST,
+        },
+    },
+    "drift-baseline": {
+        "schema_version": "1",
+        "sample_count": 64,
+        "statistics": {
+            "amplification_ratio": {
+                "low": 0.9,
+                "high": 1.1,
+                "mean": 1.0,
+                "std": 0.03,
+                "quantiles": {"0.5": 1.0},
+            }
+        },
+        "inputs": {},
+    },
+    "deployment_validation": {
+        "schema_version": "1",
+        "release_id": _DIGEST,
+        "metrics": dict(_METRICS),
+        "determinism": {"identical": True, "digest": _DIGEST},
+        "validator": "validator@example.org",
+        "data": {"digest": _DIGEST},
+        "at": _AT,
+    },
+    "promotion_decision": {
+        "schema_version": "1",
+        "model_name": "climate-downscaler",
+        "version": 3,
+        "from_level": "staging",
+        "to_level": "canary",
+        "family": "climate",
+        "policy_digest": _DIGEST,
+        "release_id": _DIGEST,
+        "release_version": "v1.2.0",
+        "verdict": "FAIL",
+        "evidence": [_DIGEST],
+        "rollback_target": "",
+        "votes": {},
+        "gates": [
+            {
+                "gate": "stac",
+                "mode": "enforce",
+                "verdict": "FAIL",
+                "findings": [
+                    {"code": "STAC_INVALID", "verdict": "FAIL", "summary": "s", "detail": "d"}
+                ],
+            }
+        ],
+    },
+    "rollback_report": {
+        "schema_version": "1",
+        "model_name": "climate-downscaler",
+        "rolled_back_version": 2,
+        "restored_version": 1,
+        "trigger": "analysis",
+        "reason": "amplification_ratio is worse than stable",
+        "detected_at": _AT,
+        "traffic_restored_at": _AT,
+        "registry_restored_at": None,
+        "observations": {"canary_request_count": 200},
+    },
+    "drift_summary": {
+        "schema_version": "1",
+        "applicable": True,
+        "verdict": "FAIL",
+        "false_alarm_ratio": 0.05,
+        "metrics": [
+            {
+                "name": "amplification_ratio",
+                "canary_ratio": 0.4,
+                "stable_ratio": 0.01,
+                "e_value": 120.0,
+                "threshold": 20.0,
+                "sample_count": 200,
+            }
+        ],
+    },
+    "sovereignty_conflict": {
+        "schema_version": "1",
+        "applicable": False,
+        "reason": "no veto took part in this rollback",
+        "conflicts": [],
+    },
+}
