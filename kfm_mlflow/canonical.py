@@ -18,7 +18,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
@@ -26,6 +26,7 @@ from kfm_mlflow.errors import EvidenceError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from io import BufferedIOBase
 
 NAMESPACE = "https://kfm-mlflow.github.io/"
 """Prefix of our identifiers (predicate types, STAC extension, PROV namespace). The schemas ship
@@ -67,7 +68,7 @@ def digest_json(value: Any) -> str:
     return digest_bytes(canonical_bytes(value))
 
 
-def digest_stream(stream: BinaryIO) -> str:
+def digest_stream(stream: BufferedIOBase) -> str:
     """Return ``sha256:<hex>`` of an open binary file, read once from where it stands."""
     return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 

@@ -245,7 +245,7 @@ def load_policies(folder: Path | None) -> PolicySet:
 
 
 def lint_policy(policy: Policy) -> list[str]:
-    """Return what a policy will do that its author may not expect; empty when nothing stands out."""
+    """Return what a policy will do that its author may not expect; often nothing."""
     notes: list[str] = []
     trust = policy.trust
     asked = {name for names in policy.levels.model_dump().values() for name in names}

@@ -16,7 +16,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
+from kfm_mlflow.errors import KfmError
 from kfm_mlflow.registry import tables
+from kfm_mlflow.registry.translate import to_mlflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +45,7 @@ class TransactionalStore(SqlAlchemyStore):  # type: ignore[misc]
             yield session
             session.flush()
             return
-        with self._own_sessions(read_only=read_only) as own:
+        with self._own_sessions(read_only=read_only) as own, _kept_as_ours():
             yield own
 
     @contextmanager
@@ -59,13 +61,22 @@ class TransactionalStore(SqlAlchemyStore):  # type: ignore[misc]
             take_lock(outer, name)
             yield outer
             return
-        with self._own_sessions(read_only=False) as session:
+        with self._own_sessions(read_only=False) as session, _kept_as_ours():
             take_lock(session, name)
             token = _open.set(session)
             try:
                 yield session
             finally:
                 _open.reset(token)
+
+
+@contextmanager
+def _kept_as_ours() -> Iterator[None]:
+    """Translate our errors before MLflow's session sees them and makes a retried 500 of them."""
+    try:
+        yield
+    except KfmError as exc:
+        raise to_mlflow(exc) from exc
 
 
 def take_lock(session: Session, name: str) -> None:

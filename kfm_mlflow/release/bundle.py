@@ -8,9 +8,12 @@ envelope per file.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kfm_mlflow.errors import EvidenceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EVIDENCE_SUFFIX = ".evidence"
 SIGNATURE_FILE = "release.sig"

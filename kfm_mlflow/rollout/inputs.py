@@ -33,7 +33,7 @@ class Orders:
     Attributes:
         veto: Why a valid veto stands against the version, fit to be shown; empty without one.
         operator: The last order of an operator.
-        order_id: Grows with every order; each is obeyed once. 0 without one.
+        order_id: Grows with every order of the model; each is obeyed once. 0 without one.
     """
 
     veto: str = ""

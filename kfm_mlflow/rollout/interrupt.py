@@ -44,7 +44,7 @@ def follow_registry(
     waiting = canary if canary != production else None
     if production != state.stable or state.promoted:
         reason = f"production was moved to {_named(production)} by somebody else"
-        if waiting is None or state.promoted:
+        if waiting is None:
             return enter(state, Phase.IDLE, now, reason=reason)
     elif waiting is None:
         return give_up(state, Trigger.REGISTRY, "taken off canary in the registry", now)

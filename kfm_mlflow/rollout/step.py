@@ -114,7 +114,8 @@ def _pending(
     """Take traffic off the canary of a rollout that was replaced, then go on."""
     del plan
     asked = state.split
-    if asked.stable in inputs.deployed and not is_routed(state, inputs, asked.stable, None, 0.0):
+    safe = asked.stable is None or asked.stable in inputs.deployed
+    if asked.generation and safe and not is_routed(state, inputs, asked.stable, None, 0.0):
         state, split = route(state, inputs, now, stable=asked.stable)
         return state, (split,)
     return enter(state, Phase.DEPLOYING, now, reason=state.reason), ()

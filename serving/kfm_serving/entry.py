@@ -1,4 +1,4 @@
-"""What ``kfm rollout run`` opens under the name ``portable``: Ray, Serve and a plane for a model."""
+"""What ``kfm rollout run`` opens as plane ``portable``: Ray, Serve and a traffic plane."""
 
 from __future__ import annotations
 

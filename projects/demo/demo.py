@@ -1,0 +1,441 @@
+"""The main job, watched: one governed climate release from training to production and back.
+
+Starts a governed MLflow server and Ray Serve on 127.0.0.1, releases a downscaler, is refused
+where it must be, goes through canary and votes to production, and then lets a worse release try.
+Every row of the table at the end was observed; the exit code is 1 if any does not hold.
+
+Simulated: one machine stands for several, and keys that all lie in one folder stand for a
+trainer, a validator, a controller and four council members.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import requests
+from board import Board
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from processes import DemoError, Processes, environment, free_port
+from traffic import NOT_SERVED_YET, OK, Traffic, by_status, by_version
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "projects" / "climate"))
+from downscaling.patches import live_patches  # noqa: E402 - the project lies beside this one
+from task import open_fields  # noqa: E402 - same
+
+MODEL = "climate-downscaler"
+COUNCIL = ("council-1", "council-2", "council-3", "council-4-indigenous-representative")
+CANARY_RATIO = 0.1
+MIN_SAMPLES = {"default": 200, "small": 60}
+REPORTS = ("rollback_report.json", "drift_summary.json", "sovereignty_conflict.json")
+
+
+@dataclass
+class Demo:
+    """Everything that the steps share."""
+
+    board: Board
+    processes: Processes
+    server: str
+    endpoint: str
+    data: str
+    size: str
+    folder: Path
+    rows: np.ndarray[Any, np.dtype[np.float32]]
+    client: MlflowClient
+    traffic: Traffic
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def kfm_api(self, path: str) -> dict[str, Any]:
+        """Return what the registry's API says."""
+        answer = requests.get(f"{self.server}/kfm/api/v1/{path}", timeout=30)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def levels(self) -> tuple[int | None, int | None]:
+        """Return who is Production and who is canary."""
+        found = self.kfm_api(f"models/{MODEL}")
+        return found["production"], found["canary"]
+
+    def journal(self) -> dict[str, Any]:
+        """Return the controller's state."""
+        return self.kfm_api(f"models/{MODEL}/rollout")["state"] or {}
+
+    def wait_phase(self, *phases: str, version: int, timeout_s: float) -> dict[str, Any]:
+        """Wait until the rollout of a version is in one of some phases."""
+
+        def reached() -> bool:
+            state = self.journal()
+            return state.get("phase") in phases and state.get("candidate") == version
+
+        what = f"rollout of v{version} in phase {' or '.join(phases)}"
+        self.processes.wait_for("rollout", reached, timeout_s=timeout_s, what=what)
+        return self.journal()
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def release(self, version: str, **extra: str) -> str:
+        """Train, sign, validate and register by the project, as a user does."""
+        parameters = {
+            "family": "climate",
+            "version": version,
+            "data": self.data,
+            "size": self.size,
+            "keys": str(self.folder / "keys"),
+            **extra,
+        }
+        arguments = ["mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "release"]
+        for name, value in parameters.items():
+            arguments += ["-P", f"{name}={value}"]
+        text = self.processes.run(f"release-{version}", arguments, cwd=ROOT)
+        for line in text.splitlines():
+            if line.startswith(("released", "validated", "registered")):
+                self.board.say(line)
+        return text
+
+    def start_server(self) -> None:
+        """Make keys and a policy, start `kfm server`, wait until it answers."""
+        keys = ["trainer", "validator", "controller", *COUNCIL]
+        self.processes.run("keys", ["kfm", "keys", "new", *keys, "--dir", "keys"])
+        self.processes.run(
+            "policy", ["kfm", "policy", "init", "--family", "climate", "--keys", "keys"]
+        )
+        with (self.folder / "policies" / "climate.yaml").open("a") as overlay:
+            samples = MIN_SAMPLES[self.size]
+            overlay.write(
+                "rollout:\n  steps:\n    - setWeight: 10\n"
+                f"    - analysis: {{minSamples: {samples}, deadline_s: 300}}\n"
+                "    - pause: {gate: votes, deadline_s: 3600}\n  scaleDownDelay_s: 2\n"
+            )
+        port = self.server.rsplit(":", 1)[-1]
+        self.processes.start(
+            "server", ["kfm", "server", "--port", port, "--policy-dir", "policies"]
+        )
+
+        def healthy() -> bool:
+            try:
+                return requests.get(f"{self.server}/health", timeout=2).ok
+            except requests.RequestException:
+                return False
+
+        self.processes.wait_for("server", healthy, timeout_s=120, what="the MLflow server")
+
+    def start_serving(self) -> None:
+        """Start Ray Serve and the controller, and the clients that ask all the time."""
+        port = self.endpoint.rsplit(":", 1)[-1]
+        arguments = ["kfm", "rollout", "run", MODEL, "--key", "keys/controller.pem", "--port", port]
+        self.processes.start("rollout", [*arguments, "--cache-dir", "cache"])
+        log = self.processes.log_of("rollout")
+        self.processes.wait_for(
+            "rollout", lambda: "serving " in log.read_text(), timeout_s=120, what="Ray Serve"
+        )
+        self.traffic.start()
+
+    def try_production(self) -> None:
+        """Ask MLflow's own client for Production at once, and look at what it gets."""
+        before = self.client.get_model_version(MODEL, "1")
+        try:
+            self.client.transition_model_version_stage(MODEL, "1", "Production")
+            sentence = "it was allowed"
+        except MlflowException as exc:
+            sentence = str(exc)
+        self.board.say(sentence)
+        after = self.client.get_model_version(MODEL, "1")
+        refused = "KFM refused Production" in sentence and f"see /kfm/models/{MODEL}/1" in sentence
+        self.board.observe("Production is refused to a candidate", sentence[:90], holds=refused)
+        self.board.observe(
+            "a refusal changes nothing",
+            f"stage {after.current_stage}, aliases {after.aliases}",
+            holds=(after.current_stage, list(after.aliases)) == (before.current_stage, []),
+        )
+
+    def to_staging(self, version: int) -> None:
+        """Transition by the request that the UI sends, and look where the bytes are read from."""
+        answer = requests.post(
+            f"{self.server}/ajax-api/2.0/mlflow/model-versions/transition-stage",
+            json={
+                "name": MODEL,
+                "version": str(version),
+                "stage": "Staging",
+                "archive_existing_versions": False,
+            },
+            timeout=120,
+        )
+        found = self.client.get_model_version(MODEL, str(version))
+        self.board.observe(
+            f"v{version} passes its gates into Staging",
+            f"HTTP {answer.status_code}, stage {found.current_stage}, aliases {list(found.aliases)}",
+            holds=answer.ok and found.current_stage == "Staging" and "staging" in found.aliases,
+        )
+        uri = self.client.get_model_version_download_uri(MODEL, str(version))
+        self.board.observe(f"v{version} is frozen", uri[:60] + "…", holds="/kfm-frozen/" in uri)
+        write = requests.put(
+            f"{self.server}/api/2.0/mlflow-artifacts/artifacts/{uri.split(':/', 1)[1]}/model.onnx",
+            data=b"evil",
+            timeout=30,
+        )
+        self.board.observe(
+            f"nobody writes to the frozen v{version}",
+            f"HTTP {write.status_code}",
+            holds=write.status_code == 403,  # noqa: PLR2004 - Forbidden
+        )
+
+    def to_canary(self, version: int) -> None:
+        """Set the alias that names the level."""
+        self.client.set_registered_model_alias(MODEL, "canary", str(version))
+
+    def vote(self) -> None:
+        """Let three of four council members approve, the required representative among them."""
+        for member in (COUNCIL[0], COUNCIL[1], COUNCIL[3]):
+            arguments = ["kfm", "vote", f"models:/{MODEL}/1", "--to", "production", "--approve"]
+            self.processes.run(
+                f"vote-{member}",
+                [*arguments, "--key", f"keys/{member}.pem", "--reason", "the canary answered well"],
+            )
+
+    def observe_first_canary(self) -> None:
+        """Check the share of the canary while nothing else is in production."""
+        self.wait_phase("Canary", "AwaitingAdmission", version=1, timeout_s=120)
+        time.sleep(0.5)
+        began_s = time.monotonic()
+        self.wait_phase("AwaitingAdmission", version=1, timeout_s=300)
+        time.sleep(1)
+        answers = self.traffic.since(began_s)
+        statuses, total = by_status(answers), len(answers)
+        share = statuses[OK] / total
+        # Five standard deviations of a binomial: wrong less than once in a million runs.
+        slack = 5 * (CANARY_RATIO * (1 - CANARY_RATIO) / total) ** 0.5
+        self.board.observe(
+            "v1 as canary answers 10 % of the keys",
+            f"{share:.1%} of {total}; the rest: nothing in production yet (503)",
+            holds=abs(share - CANARY_RATIO) < slack and set(statuses) <= {OK, NOT_SERVED_YET},
+        )
+        allowed = self.kfm_api(f"models/{MODEL}/versions/1/check?to=production")
+        self.board.observe(
+            "without votes there is no Production",
+            allowed["sentence"],
+            holds=allowed["verdict"] != "PASS" and "votes 0 of 3" in allowed["sentence"],
+        )
+
+    def observe_production(self) -> float:
+        """Check that v1 is Production and answers everything; return from when on."""
+        self.wait_phase("Soaking", "Succeeded", version=1, timeout_s=60)
+        found = self.client.get_model_version(MODEL, "1")
+        self.board.observe(
+            "three of four votes make v1 Production",
+            f"stage {found.current_stage}, aliases {sorted(found.aliases)}",
+            holds=found.current_stage == "Production"
+            and sorted(found.aliases) == ["champion", "production"],
+        )
+        since_s = time.monotonic()
+        time.sleep(2)
+        versions = by_version(self.traffic.since(since_s))
+        self.board.observe("v1 answers 100 %", dict(versions), holds=set(versions) == {"1"})
+        return since_s
+
+    def observe_answers(self) -> None:
+        """Check that the endpoint answers what plain MLflow computes from the registry."""
+        model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+        expected = np.asarray(model.predict({"input": self.rows[:2]})["output"])
+        answer = requests.post(
+            f"{self.endpoint}/invocations", json={"inputs": self.rows[:2].tolist()}, timeout=30
+        )
+        given = np.asarray(answer.json()["predictions"]["output"])
+        difference = float(np.abs(given - expected).max() / np.abs(expected).max())
+        self.board.observe(
+            "the endpoint answers as models:/…@champion does in plain MLflow",
+            f"relative difference {difference:.1e}",
+            holds=difference <= 1e-5,  # noqa: PLR2004 - what ONNX and torch are held to
+        )
+
+    def observe_rollback(self, served_since_s: float) -> None:
+        """Check that v2 was taken back by what was measured, in traffic and registry."""
+        state = self.wait_phase("RolledBack", "RollbackFailed", version=2, timeout_s=300)
+        self.board.say(state["reason"])
+        production, canary = self.levels()
+        bad = self.client.get_model_version(MODEL, "2")
+        self.board.observe(
+            "the registry is back at v1",
+            f"Production v{production}, canary {canary}, v2 {bad.current_stage}",
+            holds=(production, canary, bad.current_stage) == (1, None, "Archived"),
+        )
+        self.board.observe(
+            "the controller measured it",
+            state["reason"],
+            holds="worse than stable" in state["reason"],
+        )
+        quiet_s = time.monotonic()
+        time.sleep(3)
+        versions = by_version(self.traffic.since(quiet_s))
+        self.board.observe("traffic is back at v1", dict(versions), holds=set(versions) == {"1"})
+        served = self.traffic.since(served_since_s)
+        seen = by_version(served)
+        self.board.observe("v2 did get traffic before", f"{seen['2']} answers", holds=seen["2"] > 0)
+        failed = [answer for answer in served if answer.status != OK]
+        self.board.observe(
+            "no request failed since v1 is Production",
+            f"{len(failed)} of {len(served)}",
+            holds=not failed,
+        )
+        self.observe_reports(bad.run_id)
+
+    def observe_reports(self, run_id: str | None) -> None:
+        """Check that the three documents of the rollback are there and valid."""
+        from kfm_mlflow.metadata.schemas import schema_problems
+
+        problems: list[str] = []
+        documents: dict[str, Any] = {}
+        for name in REPORTS:
+            text = mlflow.artifacts.load_text(f"runs:/{run_id}/rollback/v2/{name}")
+            documents[name] = json.loads(text)
+            problems += schema_problems(name.removesuffix(".json"), documents[name])
+        report = documents["rollback_report.json"]
+        detected, restored = (
+            np.datetime64(report[key].rstrip("Z")) for key in ("detected_at", "traffic_restored_at")
+        )
+        took_ms = float((restored - detected) / np.timedelta64(1, "us")) / 1000
+        self.board.observe(
+            "rollback_report, drift_summary and sovereignty_conflict are valid",
+            "; ".join(problems)
+            or f"restored v{report['restored_version']}, traffic {took_ms:.0f} ms after the verdict",
+            holds=not problems and report["restored_version"] == 1 and took_ms < 5000,  # noqa: PLR2004 - "at once"
+        )
+
+    def observe_records(self) -> None:
+        """Check the ledger's chain and the release in production, by the command line."""
+        ledger = self.processes.run("ledger", ["kfm", "ledger", "verify"]).strip()
+        self.board.observe(
+            "the ledger's hash chain is intact", ledger, holds="chain intact" in ledger
+        )
+        text = self.processes.run(
+            "verify", ["kfm", "verify", f"models:/{MODEL}/1", "--policy-dir", "policies"]
+        )
+        last = text.strip().splitlines()[-1]
+        self.board.observe(
+            "kfm verify accepts what is in production", last, holds=last.startswith("PASS")
+        )
+
+    # -- the whole ---------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """Run all steps in order."""
+        board = self.board
+        with board.step("Start a governed MLflow server", "SQLite, local artifacts, 127.0.0.1"):
+            self.start_server()
+        with board.step(
+            f"mlflow run . -e release -P family=climate -P version=v1.0.0 -P data={Path(self.data).name}",
+            "a model is trained, documented, screened, signed, and validated under another key",
+        ):
+            self.release("v1.0.0")
+        with board.step(
+            "Ask for Production at once", "a candidate is refused, with one clear sentence"
+        ):
+            self.try_production()
+        with board.step(
+            "Transition to Staging over REST, as the UI does", "gates run, the bytes are frozen"
+        ):
+            self.to_staging(1)
+        with board.step(
+            "Start Ray Serve, the controller and live traffic",
+            "the endpoint is up before any release",
+        ):
+            self.start_serving()
+        with board.step("Canary at 10 %", "a share of live traffic measures the release"):
+            self.to_canary(1)
+            self.observe_first_canary()
+        with board.step("The council votes", "a quorum, and only a quorum, opens Production"):
+            self.vote()
+            served_since_s = self.observe_production()
+            self.observe_answers()
+        with board.step(
+            "A worse release: trained on shuffled targets, validated on the calmest patches",
+            "numbers on paper can be good and the model bad",
+        ):
+            self.release("v1.1.0", shuffle_targets="yes", selection="calmest")
+            self.to_staging(2)
+        with board.step(
+            "Its canary", "what live traffic shows takes it back, registry and traffic together"
+        ):
+            self.to_canary(2)
+            self.observe_rollback(served_since_s)
+        with board.step("Check the records", "anybody can check afterwards"):
+            self.observe_records()
+
+
+def build(options: argparse.Namespace, folder: Path) -> Demo:
+    """Prepare a demo in a folder; nothing is started yet."""
+    server, endpoint = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    environ = environment(folder, server)
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    mlflow.set_tracking_uri(server)
+    mlflow.set_registry_uri(server)
+    data = options.data if options.data == "generated" else str(Path(options.data).resolve())
+    fields, _ = open_fields(data)
+    rows = np.ascontiguousarray(live_patches(fields, count=512, seed=2024).coarse)
+    return Demo(
+        board=Board(),
+        processes=Processes(folder, environ),
+        server=server,
+        endpoint=endpoint,
+        data=data,
+        size=options.size,
+        folder=folder,
+        rows=rows,
+        client=MlflowClient(server, server),
+        traffic=Traffic(f"{endpoint}/invocations", rows),
+    )
+
+
+def main() -> int:
+    """Run the demo; 0 only if every row holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="generated", help="generated, or a NetCDF or Zarr path")
+    parser.add_argument("--size", default="default", choices=sorted(MIN_SAMPLES))
+    parser.add_argument(
+        "--keep", action="store_true", help="leave everything up and print the URLs"
+    )
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="kfm-demo-"))
+    demo = build(options, folder)
+    finished = False
+    try:
+        demo.play()
+        finished = True
+    except (DemoError, MlflowException, requests.RequestException) as exc:
+        demo.board.console.print(
+            f"[bold red]stopped:[/bold red] {exc}", markup=True, highlight=False
+        )
+    finally:
+        demo.traffic.stop()
+        if not options.keep:
+            demo.processes.stop()
+    demo.board.print_table()
+    if options.keep:
+        pids = " ".join(str(process.pid) for process in demo.processes.running.values())
+        demo.board.say(f"MLflow and pages: {demo.server}/  and  {demo.server}/kfm/")
+        demo.board.say(f"Endpoint:         {demo.endpoint}/invocations")
+        demo.board.say(f"Keys and logs:    {folder}")
+        demo.board.say(f"Stop with:        kill {pids}")
+    return 0 if finished and demo.board.holds else 1
+
+
+if __name__ == "__main__":
+    from kfm_mlflow.errors import KfmError
+
+    try:
+        sys.exit(main())
+    except KfmError as error:
+        sys.exit(f"kfm: {error}")
