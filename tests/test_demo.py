@@ -1,0 +1,62 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.timeout(600)
+def test_one_release_goes_from_training_to_production_and_a_worse_one_back() -> None:
+    environ = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "projects" / "demo" / "demo.py", "--size", "small"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "NOT SO" not in done.stdout
+    claims = [line for line in done.stdout.splitlines() if line.startswith("  ok: ")]
+    for claim in (
+        "Production is refused to a candidate",
+        "v1 passes its gates into Staging",
+        "v1 as canary answers 10 % of the keys",
+        "three of four votes make v1 Production",
+        "v1 answers 100 %",
+        "the registry is back at v1",
+        "traffic is back at v1",
+        "no request failed since v1 is Production",
+    ):
+        assert any(line.startswith(f"  ok: {claim}") for line in claims), claim
+    left = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any("kfm-demo-" in part for part in process.info["cmdline"] or ())
+    ]
+    assert left == []
+
+
+def test_data_without_coordinates_stops_the_demo_before_anything_is_started(tmp_path) -> None:
+    import numpy as np
+    import xarray as xr
+
+    path = tmp_path / "bare.nc"
+    xr.Dataset({"t": (("y", "x"), np.zeros((64, 128), "float32"))}).to_netcdf(
+        path, engine="h5netcdf"
+    )
+    done = subprocess.run(
+        [sys.executable, ROOT / "projects" / "demo" / "demo.py", "--data", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("kfm: ")
+    assert "bare.nc" in done.stderr
+    assert "latitude" in done.stderr
+    assert "Traceback" not in done.stderr
