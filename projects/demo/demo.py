@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -423,13 +424,21 @@ def main() -> int:
         if not options.keep:
             demo.processes.stop()
     demo.board.print_table()
+    holds = finished and demo.board.holds
     if options.keep:
         pids = " ".join(str(process.pid) for process in demo.processes.running.values())
         demo.board.say(f"MLflow and pages: {demo.server}/  and  {demo.server}/kfm/")
         demo.board.say(f"Endpoint:         {demo.endpoint}/invocations")
         demo.board.say(f"Keys and logs:    {folder}")
         demo.board.say(f"Stop with:        kill {pids}")
-    return 0 if finished and demo.board.holds else 1
+    elif holds:
+        for path in (folder, *folder.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)  # Frozen releases are read-only.
+        shutil.rmtree(folder)
+    else:
+        demo.board.say(f"Logs:             {folder}")
+    return 0 if holds else 1
 
 
 if __name__ == "__main__":
