@@ -14,15 +14,18 @@ _LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#]+)[^)]*\)")
 
 def problems() -> list[str]:
     """Return everything that is missing, as sentences."""
-    found = []
     pages = {path.stem.replace("_", "-") for path in (ROOT / "docs" / "formats").glob("*.md")}
-    for name in schema_names():
-        if name.replace("_", "-") not in pages:
-            found.append(f"docs/formats: no page for {name}")
+    found = [
+        f"docs/formats: no page for {name}"
+        for name in schema_names()
+        if name.replace("_", "-") not in pages
+    ]
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for target in _LINK.findall(page.read_text(encoding="utf-8")):
-            if not (page.parent / target.strip()).exists():
-                found.append(f"{page.relative_to(ROOT)}: {target} leads nowhere")
+        found += [
+            f"{page.relative_to(ROOT)}: {target} leads nowhere"
+            for target in _LINK.findall(page.read_text(encoding="utf-8"))
+            if not (page.parent / target.strip()).exists()
+        ]
     return found
 
 

@@ -9,7 +9,7 @@ measured telemetry.
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,8 @@ from kfm_mlflow.release.manifest import Manifest, build_manifest
 from kfm_mlflow.release.texts import is_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from kfm_mlflow.authoring.spec import ReleaseSpec
@@ -56,8 +58,21 @@ _REQUIREMENTS = ("mlflow", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
 def _answers(spec: ReleaseSpec) -> NDArray[np.float32]:
     import torch
 
-    with torch.no_grad():
-        answers: NDArray[np.float32] = spec.model.eval()(torch.from_numpy(spec.inputs)).numpy()
+    try:
+        with torch.no_grad():
+            answers: NDArray[np.float32] = spec.model.eval()(torch.from_numpy(spec.inputs)).numpy()
+    except Exception as exc:
+        # A module runs its author's code, which raises whatever it likes.
+        raise EvidenceError(
+            f"cannot answer the given inputs ({' '.join(str(exc).split())[:300]})",
+            where=type(spec.model).__name__,
+            remedy="give a module on the CPU that takes and returns one float32 tensor [n, …]",
+        ) from exc
+    if answers.dtype != np.float32 or answers.shape[:1] != spec.inputs.shape[:1]:
+        raise EvidenceError(
+            f"answers {answers.dtype} {list(answers.shape)}, not float32 [{len(spec.inputs)}, …]",
+            where=type(spec.model).__name__,
+        )
     if not np.isfinite(answers).all():
         raise EvidenceError("answers NaN or infinity on the given inputs", where=spec.name)
     return answers
@@ -83,7 +98,7 @@ def _write_model(spec: ReleaseSpec, root: Path, outputs: NDArray[np.float32]) ->
         for name, array in ((INPUT_NAME, spec.inputs), (OUTPUT_NAME, outputs))
     ]
     installed = {p.name: p.version for p in resolved_packages(None)}
-    # MLflow puts a random id and its own clock into MLmodel; the same release must be the same bytes.
+    # MLflow puts a random id and its own clock into MLmodel; a release must be the same again.
     identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{spec.name}@{spec.version}").hex
     mlflow.onnx.save_model(
         proto,
@@ -102,11 +117,11 @@ def _write_model(spec: ReleaseSpec, root: Path, outputs: NDArray[np.float32]) ->
 
 
 def _tensors(spec: ReleaseSpec, outputs: NDArray[np.float32]) -> tuple[TensorFact, TensorFact]:
-    order = ("batch", *spec.dim_order)
-    return (
-        TensorFact(INPUT_NAME, "float32", (-1, *spec.inputs.shape[1:]), order),
-        TensorFact(OUTPUT_NAME, "float32", (-1, *outputs.shape[1:]), order),
+    given, answer = (
+        TensorFact(name, "float32", (-1, *rows.shape[1:]), spec.dims_of(rows))
+        for name, rows in ((INPUT_NAME, spec.inputs), (OUTPUT_NAME, outputs))
     )
+    return given, answer
 
 
 def care_block(spec: ReleaseSpec) -> dict[str, Any]:
@@ -192,6 +207,9 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     """
     outputs = _answers(spec)
     difference = _write_model(spec, root, outputs)
+    if not spec.metrics:
+        # Card, summary and STAC item must name a number; this one was measured here.
+        spec = replace(spec, metrics={"onnx_max_relative_difference": difference})
     xai = integrated_gradients_summary(spec.model, spec.inputs[:_XAI_ROWS], seed=spec.run.seed)
     write_json(root / "xai" / "summary.json", xai)
     write_json(root / "telemetry" / "training.json", telemetry(spec))

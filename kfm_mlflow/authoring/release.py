@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
@@ -24,12 +24,12 @@ from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.signing import sign_release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
 
-    from kfm_mlflow.monitor.energy import EnergyReport
+    from kfm_mlflow.monitor.energy import EnergyMeasurement, EnergyReport
 
 ARTIFACT_PATH = "release"
 MIN_NDIM = 2
@@ -42,7 +42,7 @@ class Dataset:
     Attributes:
         role: What it was used for.
         name: Short name.
-        uri: Where it is or what it is called; never a path of this machine.
+        uri: Where it is or what it is called; an absolute path of this machine is refused.
         digest: ``sha256:<hex>`` of what was read.
         license: SPDX expression.
         bbox: West, south, east, north in degrees, if it may be told.
@@ -61,7 +61,17 @@ class Dataset:
     variables: tuple[str, ...] = ()
 
     def fact(self) -> DatasetFact:
-        """Return the value that the documents are built from."""
+        """Return the value that the documents are built from.
+
+        Raises:
+            InputError: A field is wrong, or the URI is a path of this machine.
+        """
+        if placeless(self.uri) != self.uri:
+            raise InputError(
+                "is a path of this machine",
+                where=f"uri of data set {self.name!r}",
+                remedy="give a URL, or the name of the file",
+            )
         return DatasetFact(
             name=f"{self.name}-{self.role}",
             uri=self.uri,
@@ -95,24 +105,19 @@ class LoggedRelease:
 
 @dataclass
 class Measurement:
-    """Energy, carbon and duration of what ran inside :func:`measure_energy`."""
+    """Energy, carbon and duration of what runs inside :func:`measure_energy`."""
 
     started_at: datetime
+    _running: EnergyMeasurement
+    _stack: ExitStack
     ended_at: datetime | None = None
-    reports: list[EnergyReport] = field(default_factory=list)
 
-    @property
-    def report(self) -> EnergyReport:
-        """The finished report.
-
-        Raises:
-            InputError: The block has not ended yet.
-        """
-        if not self.reports:
-            raise InputError(
-                "has not ended", where="measure_energy", remedy="leave the with block first"
-            )
-        return self.reports[0]
+    def finish(self) -> EnergyReport:
+        """End the measurement, if it has not ended yet, and return its report."""
+        if self.ended_at is None:
+            self._stack.close()
+            self.ended_at = datetime.now(UTC)
+        return self._running.report
 
 
 @contextmanager
@@ -120,15 +125,34 @@ def measure_energy() -> Iterator[Measurement]:
     """Measure energy and carbon of a block (CodeCarbon, offline; grid of Kansas).
 
     Yields:
-        A measurement that ``log_release(energy=…)`` takes once the block has ended.
+        A measurement for ``log_release(energy=…)``. It ends with the block, or when
+        ``log_release`` takes it, whichever comes first: composing a release is not training.
     """
     from kfm_mlflow.monitor.energy import measure_energy as measured
 
-    found = Measurement(datetime.now(UTC))
-    with measured() as running:
+    with ExitStack() as stack:
+        found = Measurement(datetime.now(UTC), stack.enter_context(measured()), stack)
         yield found
-    found.ended_at = datetime.now(UTC)
-    found.reports.append(running.report)
+        found.finish()
+
+
+def placeless(text: str) -> str:
+    """Return a text, of an absolute path only its last part: where it lies is nobody's business."""
+    path = text.removeprefix("file://")
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(path).is_absolute():
+            return kind(path).name or "path"
+    return text
+
+
+def _public_url(url: str | None) -> str | None:
+    """Return a repository's URL without credentials; None when it is a path of this machine."""
+    if not url or placeless(url) != url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme in {"http", "https"}:
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return url
 
 
 def _run_fact(run: Any, measurement: Measurement, seed: int, entry_point: str) -> RunFact:
@@ -139,17 +163,21 @@ def _run_fact(run: Any, measurement: Measurement, seed: int, entry_point: str) -
         entry_point=tags.get("mlflow.project.entryPoint")
         or tags.get("mlflow.source.name", entry_point).rsplit("/", 1)[-1],
         git_commit=tags.get("mlflow.source.git.commit"),
-        git_url=tags.get("mlflow.source.git.repoURL"),
+        git_url=_public_url(tags.get("mlflow.source.git.repoURL")),
         started_at=measurement.started_at,
         ended_at=measurement.ended_at or datetime.now(UTC),
-        parameters=dict(run.data.params),
+        parameters={name: placeless(value) for name, value in run.data.params.items()},
         seed=seed,
         environment_lock_sha256=digest_json(packages),
     )
 
 
 def _inputs(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    array = np.ascontiguousarray(values, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as exc:
+        raise InputError(f"are no numbers ({exc})", where="inputs") from exc
     if array.ndim < MIN_NDIM or not np.isfinite(array).all():
         raise InputError(
             "must be finite numbers [n, …]",
@@ -192,14 +220,15 @@ def log_release(
         version: Release version, ``v1.2.3``, unique per registered model for ever.
         bbox: West, south, east, north in degrees where the model applies.
         signing_key: Private key (``kfm keys new``) that a policy must trust.
-        energy: From :func:`measure_energy` around the training.
+        energy: From :func:`measure_energy` around the training; ended here if it still runs.
         family: Policy family.
         task: In MLM's vocabulary, for example ``super-resolution``.
         seed: The one seed from which all randomness followed.
         datasets: Training and validation data; without any, ``inputs`` stand for both.
         hyperparameters: Name -> JSON value.
         config: Plain values from which the module can be built again.
-        metrics: The trainer's own numbers; no gate believes them.
+        metrics: The trainer's own numbers; no gate believes them. Without any, how far ONNX and
+            torch differ stands for them.
         care: Parts of the CARE block that differ from the family's default.
         regions: GeoJSON of sovereign regions for the screening.
         cell_size_deg: Size of an output grid cell in degrees.
@@ -232,6 +261,7 @@ def log_release(
         Dataset(role, "inputs", f"run:{active.info.run_id}/inputs", digest_bytes(rows.tobytes()))
         for role in ("training", "validation")
     )
+    report = energy.finish()
     spec = ReleaseSpec(
         model=model,
         inputs=rows,
@@ -252,7 +282,7 @@ def log_release(
                 signs=True,
             ),
         ),
-        energy=energy.report,
+        energy=report,
         released_at=datetime.now(UTC),
         hyperparameters={"seed": seed, **(hyperparameters or {})},
         metrics=metrics or {},

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.errors import InputError
+from kfm_mlflow.metadata.facts import RELEASE_VERSION_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +21,13 @@ if TYPE_CHECKING:
     from kfm_mlflow.monitor.energy import EnergyReport
 
 DEFAULT_LICENSE = "MIT"
+MIN_BASELINE_COUNT = 30
+_DIM_ORDERS = {
+    1: ("feature",),
+    2: ("height", "width"),
+    3: ("channel", "height", "width"),
+    4: ("time", "channel", "height", "width"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,11 @@ class ReleaseSpec:
         agents: Who is responsible; one of them signs.
         energy: Energy and carbon of the training run.
         hyperparameters: Name -> JSON value.
-        metrics: The trainer's own numbers; gates never read them.
+        metrics: The trainer's own numbers; gates never read them. Without any, how far ONNX and
+            torch differ stands for them.
         care: Parts of the CARE block that differ from the family's default.
         cell_size_deg: Size of an output grid cell in degrees, if the output is a grid.
-        dim_order: Names of the input's dimensions after the batch.
+        dim_order: Names of the input's dimensions after the batch; empty takes the usual ones.
         config: Plain values from which the module can be built again.
     """
 
@@ -62,6 +74,30 @@ class ReleaseSpec:
     description: str = ""
     license: str = DEFAULT_LICENSE
     cell_size_deg: float | None = None
-    dim_order: tuple[str, ...] = ("height", "width")
+    dim_order: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     predecessor: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse at once what composing would refuse after its slow steps.
+
+        Raises:
+            InputError: The version is none, or there are too few rows for a baseline.
+        """
+        if not re.fullmatch(RELEASE_VERSION_PATTERN, self.version):
+            raise InputError(
+                f"{self.version!r} is no version", where="version", remedy="write v1.2.3"
+            )
+        if len(self.inputs) < MIN_BASELINE_COUNT:
+            raise InputError(
+                f"{len(self.inputs)} rows are too few for a baseline",
+                where="inputs",
+                remedy=f"give at least {MIN_BASELINE_COUNT} representative rows",
+            )
+
+    def dims_of(self, rows: NDArray[np.float32]) -> tuple[str, ...]:
+        """Return the names of all dimensions of some rows, batch first."""
+        rank = rows.ndim - 1
+        if len(self.dim_order) == rank:
+            return ("batch", *self.dim_order)
+        return ("batch", *_DIM_ORDERS.get(rank, tuple(f"dim{i + 1}" for i in range(rank))))

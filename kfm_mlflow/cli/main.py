@@ -67,4 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KfmError as exc:
         click.echo(f"kfm: {exc}", err=True)
         sys.exit(2 if isinstance(exc, InputError) else 1)
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        click.echo(f"kfm: {where}{exc.strerror or exc}", err=True)
+        sys.exit(2)
     sys.exit(result if isinstance(result, int) else 0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kfm_mlflow.cli.show import print_report
 from kfm_mlflow.rollout.remote import RemoteRegistry, parse_model_uri
+
+if TYPE_CHECKING:
+    from kfm_mlflow.trust.quorum import Choice
 
 _SERVER = click.option("--server", envvar="MLFLOW_TRACKING_URI", help="URL of the MLflow server.")
 _TO = click.option("--to", "level", required=True, help="candidate, staging, canary or production.")
@@ -43,10 +46,17 @@ def check(
 @_TO
 @_SERVER
 @click.option("--reason", default="", help="Why, for the ledger.")
-def move(model_uri: str, *, level: str, server: str | None, reason: str) -> None:
+@click.option(
+    "--restore",
+    type=click.IntRange(min=1),
+    help="Taking Production down to candidate, the former Production version that comes back.",
+)
+def move(
+    model_uri: str, *, level: str, server: str | None, reason: str, restore: int | None
+) -> None:
     """Move models:/NAME/VERSION to a level, or show why not."""
     name, version = parse_model_uri(model_uri)
-    done = RemoteRegistry(server).request_move(name, version, level, reason=reason)
+    done = RemoteRegistry(server).request_move(name, version, level, reason=reason, restore=restore)
     row = f"ledger row {done['seq']}" if done["seq"] else "it was there already"
     click.echo(f"{name} v{version} is at {done['level']}; {row}")
 
@@ -70,7 +80,7 @@ def vote(
     level: str,
     server: str | None,
     key: Path,
-    choice: str | None,
+    choice: Choice | None,
     reason: str,
     valid_days: float,
 ) -> None:
@@ -107,7 +117,8 @@ def list_rows(model: str | None, server: str | None) -> None:
         report = claims["report"]
         click.echo(
             f"{row['seq']:>5}  {row['at']}  {row['kind']:<8} {row['model']} v{row['version']}  "
-            f"{report['from_level']} → {report['to_level']}  {report['verdict']}  by {claims['actor']}"
+            f"{report['from_level']} → {report['to_level']}  {report['verdict']}  "
+            f"by {claims['actor']}"
         )
 
 

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="Private key (PEM).")
 def sign(directory: Path, key: Path) -> None:
-    """Sign DIRECTORY (OpenSSF Model Signing); the signature goes to DIRECTORY.evidence/release.sig."""
+    """Sign DIRECTORY (OpenSSF Model Signing); writes DIRECTORY.evidence/release.sig."""
     from kfm_mlflow.release.manifest import build_manifest
     from kfm_mlflow.trust.signing import sign_release
 
+    directory = directory.resolve()
     manifest = build_manifest(directory)
     bundle = bundle_at(directory)
     bundle.evidence_dir.mkdir(exist_ok=True)
@@ -81,11 +82,13 @@ def verify(
     from kfm_mlflow.policy.load import load_policies
 
     with ExitStack() as stack:
-        version, recorded, envelopes = 1, "", []
+        version, recorded = 1, ""
+        envelopes: Sequence[bytes] = ()
         if target.startswith("models:"):
             bundle, envelopes, version, recorded = _download(target, server, stack)
         else:
-            bundle = bundle_at(Path(target))
+            # Resolved, for the evidence lies beside the directory, which `.` does not name.
+            bundle = bundle_at(Path(target).resolve())
             if not bundle.release_dir.is_dir():
                 raise InputError(
                     "no such directory",
@@ -94,7 +97,7 @@ def verify(
                 )
         content = _stated(bundle.release_dir)
         policies = load_policies(policy_dir)
-        policy = policies.policy(content.get("family", "baseline"))
+        policy = policies.policy(str(content.get("family", "baseline")))
         now = datetime.now(UTC)
         evidence = EvidenceReader().read(
             bundle, policy, now=now, envelopes=envelopes, recorded_release_id=recorded
@@ -111,7 +114,7 @@ def verify(
     return 0 if report.verdict == "PASS" else 1
 
 
-def _stated(release_dir: Path) -> dict[str, str]:
+def _stated(release_dir: Path) -> dict[str, Any]:
     from kfm_mlflow.canonical import load_json
     from kfm_mlflow.errors import EvidenceError
 

@@ -31,7 +31,7 @@ def _check_port(host: str, port: int) -> None:
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -62,6 +62,10 @@ def server(
     """Start a governed MLflow server. Every other option of `mlflow server` passes through."""
     _check_port(host, port)
     policies = load_policies(policy_dir)
+    if registry_store_uri is not None and not registry_store_uri.startswith("kfm+"):
+        raise InputError(
+            "is not governed", where="--registry-store-uri", remedy="write kfm+ before it"
+        )
     data_dir.mkdir(parents=True, exist_ok=True)
     key = Path(os.environ.get(REGISTRY_KEY_VARIABLE) or data_dir / "registry.pem")
     if not key.exists():
@@ -74,10 +78,6 @@ def server(
             click.echo(f"kfm: policy {family}: {note}", err=True)
     backend = backend_store_uri or f"sqlite:///{(data_dir / 'mlflow.db').resolve()}"
     registry = registry_store_uri or f"kfm+{backend}"
-    if not registry.startswith("kfm+"):
-        raise InputError(
-            "is not governed", where="--registry-store-uri", remedy="write kfm+ before it"
-        )
     os.environ[REGISTRY_KEY_VARIABLE] = str(key.resolve())
     if policy_dir is not None:
         os.environ[POLICY_DIR_VARIABLE] = str(policy_dir.resolve())

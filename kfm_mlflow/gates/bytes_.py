@@ -77,27 +77,27 @@ def completeness(evidence: Evidence, policy: Policy, move: Move) -> list[Finding
                     remedy="log the release again with it",
                 )
             )
-    for path in sorted(paths):
-        if settings and path.lower().endswith(settings.forbidden_suffixes):
-            findings.append(
-                Finding(
-                    "FILE_EXECUTABLE",
-                    Verdict.FAIL,
-                    f"{path} can run code",
-                    f"{path}: this format can run code when it is opened",
-                    remedy="store tensors as .pt (weights only), .onnx or safetensors",
-                )
-            )
-    for sentence in evidence.content.problems.get("pickles", ()):
-        findings.append(
-            Finding(
-                "PICKLE_EXECUTES",
-                Verdict.FAIL,
-                "pickle can run code",
-                sentence,
-                remedy="save a state_dict",
-            )
+    findings += [
+        Finding(
+            "FILE_EXECUTABLE",
+            Verdict.FAIL,
+            f"{path} can run code",
+            f"{path}: this format can run code when it is opened",
+            remedy="store tensors as .pt (weights only), .onnx or safetensors",
         )
+        for path in sorted(paths)
+        if settings and path.lower().endswith(settings.forbidden_suffixes)
+    ]
+    findings += [
+        Finding(
+            "PICKLE_EXECUTES",
+            Verdict.FAIL,
+            "pickle can run code",
+            sentence,
+            remedy="save a state_dict",
+        )
+        for sentence in evidence.content.problems.get("pickles", ())
+    ]
     for path, schema in (settings.schemas if settings else {}).items():
         document = evidence.content.document(path)
         sentences = (

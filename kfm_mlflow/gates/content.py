@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.canonical import MAX_JSON_BYTES, load_json
-from kfm_mlflow.errors import EvidenceError
+from kfm_mlflow.canonical import MAX_JSON_BYTES, digest_bytes, parse_json
+from kfm_mlflow.errors import EvidenceError, ManifestError
 from kfm_mlflow.release.pickle_scan import scan_checkpoint
 from kfm_mlflow.release.texts import is_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from kfm_mlflow.release.manifest import Manifest
+    from kfm_mlflow.release.manifest import FileEntry, Manifest
 
 _REMEMBERED = 64
 
@@ -58,33 +59,31 @@ class ReleaseContent:
         return value if isinstance(value, dict) else {}
 
 
-def _read_documents(root: Path, manifest: Manifest) -> dict[str, Document]:
-    found: dict[str, Document] = {}
-    for entry in manifest.files:
-        if entry.path.endswith(".json"):
-            try:
-                found[entry.path] = Document(load_json(root / entry.path, where=entry.path))
-            except EvidenceError as exc:
-                found[entry.path] = Document(problem=str(exc))
-    return found
+def _read_file(root: Path, entry: FileEntry) -> bytes:
+    """Return the bytes that the manifest describes, and no others."""
+    try:
+        with (root / entry.path).open("rb") as stream:
+            data = stream.read(entry.size_bytes + 1)
+    except OSError as exc:
+        raise ManifestError(f"cannot be read ({exc.strerror})", where=entry.path) from exc
+    if digest_bytes(data) != entry.digest:
+        # Remembering it under the release id would vouch for bytes that are not the release's.
+        raise ManifestError("changed while it was read", where=entry.path, remedy="try again")
+    return data
 
 
-def _read_texts(root: Path, manifest: Manifest) -> tuple[dict[str, str], tuple[str, ...]]:
-    texts: dict[str, str] = {}
-    problems: list[str] = []
-    for entry in manifest.files:
-        if not is_text(entry.path):
-            continue
-        if entry.size_bytes > MAX_JSON_BYTES:
-            problems.append(
-                f"{entry.path}: {entry.size_bytes} bytes of text is too large to screen"
-            )
-            continue
-        try:
-            texts[entry.path] = (root / entry.path).read_bytes().decode("utf-8")
-        except UnicodeDecodeError:
-            problems.append(f"{entry.path}: is not UTF-8 and cannot be screened")
-    return texts, tuple(problems)
+def _parse_document(data: bytes, path: str) -> Document:
+    try:
+        return Document(parse_json(data, where=path))
+    except EvidenceError as exc:
+        return Document(problem=str(exc))
+
+
+def _asked(judge: Callable[[], Iterable[str]]) -> tuple[str, ...]:
+    try:
+        return tuple(judge())
+    except Exception as exc:  # noqa: BLE001 - a judge that trips over a document has refused it
+        return (f"could not be judged ({type(exc).__name__}: {exc})",)
 
 
 def read_content(root: Path, manifest: Manifest) -> ReleaseContent:
@@ -93,37 +92,54 @@ def read_content(root: Path, manifest: Manifest) -> ReleaseContent:
     Args:
         root: The release directory that the manifest describes.
         manifest: Its manifest.
+
+    Raises:
+        ManifestError: A file is no longer what the manifest says.
     """
     from kfm_mlflow.metadata.prov import evaluate_prov
     from kfm_mlflow.metadata.sbom import evaluate_sbom
     from kfm_mlflow.metadata.stac import evaluate_item
 
-    documents = _read_documents(root, manifest)
-    texts, unreadable = _read_texts(root, manifest)
-    content = ReleaseContent(documents, texts)
-    metadata = content.mapping("model_metadata.json")
-    checkpoints = [
-        entry.path for entry in manifest.files if entry.path.endswith((".pt", ".pth", ".ckpt"))
-    ]
-    pickles = tuple(
-        f"{path}: {problem}" for path in checkpoints for problem in scan_checkpoint(root / path)
-    )
-    problems: dict[str, tuple[str, ...]] = {"texts": unreadable, "pickles": pickles}
+    documents: dict[str, Document] = {}
+    texts: dict[str, str] = {}
+    unreadable: list[str] = []
+    problems: dict[str, tuple[str, ...]] = {}
     facts = file_facts(manifest)
-    for path, document in documents.items():
-        if path.startswith("stac/") and isinstance(document.value, dict):
-            problems[f"stac:{path}"] = tuple(evaluate_item(document.value, facts))
-        if path.startswith("provenance/") and isinstance(document.value, dict):
-            problems[f"prov:{path}"] = tuple(
-                evaluate_prov(
-                    document.value,
-                    weights_sha256=_weights_digest(manifest, metadata),
-                    dataset_sha256s=_dataset_digests(metadata),
-                )
-            )
+    for entry in manifest.files:
+        path = entry.path
+        if not is_text(path):
+            continue
+        if entry.size_bytes > MAX_JSON_BYTES:
+            unreadable.append(f"{path}: {entry.size_bytes} bytes of text is too large to screen")
+            documents[path] = Document(problem=f"{path}: larger than {MAX_JSON_BYTES} bytes")
+            continue
+        data = _read_file(root, entry)
+        try:
+            texts[path] = data.decode("utf-8")
+        except UnicodeDecodeError:
+            unreadable.append(f"{path}: is not UTF-8 and cannot be screened")
+        if path.endswith(".json"):
+            documents[path] = _parse_document(data, path)
         if path.endswith(".spdx.json"):
-            problems[f"sbom:{path}"] = tuple(evaluate_sbom((root / path).read_bytes(), facts))
-    return ReleaseContent(documents, texts, problems)
+            problems[f"sbom:{path}"] = _asked(partial(evaluate_sbom, data, facts))
+    metadata = ReleaseContent(documents, texts).mapping("model_metadata.json")
+    weights, datasets = _weights_digest(manifest, metadata), _dataset_digests(metadata)
+    for path, document in documents.items():
+        value = document.value
+        if path.startswith("stac/") and isinstance(value, dict):
+            problems[f"stac:{path}"] = _asked(partial(evaluate_item, value, facts))
+        if path.startswith("provenance/") and isinstance(value, dict):
+            judge = partial(evaluate_prov, value, weights_sha256=weights, dataset_sha256s=datasets)
+            problems[f"prov:{path}"] = _asked(judge)
+    pickles = tuple(
+        f"{entry.path}: {problem}"
+        for entry in manifest.files
+        if entry.path.endswith((".pt", ".pth", ".ckpt"))
+        for problem in _asked(partial(scan_checkpoint, root / entry.path))
+    )
+    return ReleaseContent(
+        documents, texts, {**problems, "texts": tuple(unreadable), "pickles": pickles}
+    )
 
 
 def file_facts(manifest: Manifest) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Gates on documents: PROV, STAC, SBOM, telemetry, XAI. They must be valid and agree with the bytes."""
+"""Gates on documents (PROV, STAC, SBOM, telemetry, XAI): valid, and true of the bytes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def stac(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
                 "STAC_DISAGREES",
                 Verdict.FAIL,
                 "STAC names another version",
-                f"{path}: model:version is {said!r}, model_metadata.json says {evidence.release_version!r}",
+                f"{path}: model:version is {said!r}, "
+                f"model_metadata.json says {evidence.release_version!r}",
                 observed=str(said),
                 limit=evidence.release_version,
             )

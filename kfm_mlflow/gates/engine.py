@@ -6,7 +6,7 @@ that fails to answer is a refusal with its own reason code. Adding a gate can on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kfm_mlflow.errors import RefusedError
 from kfm_mlflow.gates import bytes_, care, documents, measured, people
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kfm_mlflow.gates.evidence import Evidence
-    from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.policy.models import GatePolicy, Mode, Policy
 
 
 class Gate(Protocol):
@@ -75,12 +75,23 @@ def _path(move: Move) -> list[Finding]:
     ]
 
 
+def _mode(policy: Policy, name: str) -> Mode:
+    settings: GatePolicy | None = getattr(policy.gates, name, None)
+    # What nobody configured refuses: a level may only ask for gates that there are.
+    return settings.mode if settings is not None else "enforce"
+
+
 def _run(name: str, evidence: Evidence, policy: Policy, move: Move) -> tuple[Finding, ...]:
     gate = GATES.get(name)
-    if gate is None:
+    if gate is None or getattr(policy.gates, name, None) is None:
+        problem = "unknown" if gate is None else "not configured"
         return (
             Finding(
-                "GATE_UNKNOWN", Verdict.ERROR, f"gate {name} unknown", f"there is no gate {name!r}"
+                f"GATE_{problem.upper().replace(' ', '_')}",
+                Verdict.ERROR,
+                f"gate {name} {problem}",
+                f"level {move.to_level} asks for gate {name!r}, which is {problem}",
+                remedy="correct the policy: kfm policy lint",
             ),
         )
     try:
@@ -95,6 +106,13 @@ def _run(name: str, evidence: Evidence, policy: Policy, move: Move) -> tuple[Fin
                 remedy="this is a defect or evidence of an unforeseen shape; report it",
             ),
         )
+
+
+def _votes(evidence: Evidence, policy: Policy, move: Move) -> dict[str, Any]:
+    try:
+        return people.tally_of(evidence, policy, move)
+    except Exception:  # noqa: BLE001 - gate votes counts the same way and reports the reason
+        return {}
 
 
 def evaluate(evidence: Evidence, policy: Policy, move: Move) -> GateReport:
@@ -114,8 +132,7 @@ def evaluate(evidence: Evidence, policy: Policy, move: Move) -> GateReport:
         names = tuple(name for name in RESTORE_GATES if name in names)
     results = [GateResult("path", "enforce", tuple(_path(move)))] if names else []
     results += [
-        GateResult(name, policy.gate(name).mode, _run(name, evidence, policy, move))
-        for name in names
+        GateResult(name, _mode(policy, name), _run(name, evidence, policy, move)) for name in names
     ]
     return GateReport(
         move=move,
@@ -126,7 +143,7 @@ def evaluate(evidence: Evidence, policy: Policy, move: Move) -> GateReport:
         evidence=evidence.envelope_digests,
         gates=tuple(results),
         rollback_target=evidence.target_release_id,
-        votes=people.tally_of(evidence, policy, move) if "votes" in names else {},
+        votes=_votes(evidence, policy, move) if "votes" in names else {},
     )
 
 

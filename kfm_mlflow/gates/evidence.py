@@ -16,7 +16,7 @@ from kfm_mlflow.gates.content import ContentMemory, ReleaseContent
 from kfm_mlflow.release.manifest import build_manifest
 from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.keys import TrustedKey
-from kfm_mlflow.trust.signing import verify_release
+from kfm_mlflow.trust.signing import FOREIGN_KEY, verify_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -104,17 +104,17 @@ def read_attestation(envelope: bytes, trust: TrustPolicy, now: datetime) -> Atte
     A statement that is signed by a trusted key of another duty does not count: a validator can
     not vote, and a council member can not validate.
     """
-    last = verify_envelope(envelope, (), now)
+    refused = verify_envelope(envelope, (), now)
     for duty in sorted(set(DUTY_OF_KIND.values())):
         report = verify_envelope(envelope, keys_of_duty(trust, duty), now)
         if report.kind is not None and DUTY_OF_KIND.get(report.kind) == duty:
             return report
-        if report.problems != last.problems and not report.ok:
-            last = report
-        elif report.ok:
+        if report.kind is not None:
             reason = f"is a {report.kind} attestation, which {duty} may not make"
-            last = replace(report, ok=False, problems=(reason,))
-    return last
+            refused = replace(report, ok=False, problems=(reason, *report.problems))
+        elif refused.kind is None and report.problems != (FOREIGN_KEY,):
+            refused = report
+    return refused
 
 
 def _screen(content: ReleaseContent, policy: Policy, now: datetime) -> Screening:
@@ -164,10 +164,9 @@ class EvidenceReader:
         content = ReleaseContent({}, {})
         try:
             manifest = build_manifest(bundle.release_dir)
+            content = self.memory.read(bundle.release_dir, manifest)
         except ManifestError as exc:
             problem = str(exc)
-        if manifest is not None:
-            content = self.memory.read(bundle.release_dir, manifest)
         beside: tuple[bytes, ...] = ()
         try:
             beside = tuple(data for _, data in bundle.read_envelopes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from kfm_mlflow.canonical import digest_json
 from kfm_mlflow.gates.verdict import Verdict, worst
@@ -151,28 +152,62 @@ class GateReport:
 
 
 MAX_SENTENCE = 299
+_SUMMARY_LENGTH = 60
+_NAME_LENGTH = 60
+_LEAST_FINDINGS = 75
+_HOME = "/kfm/"
+
+
+def _one_line(text: str, length: int) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def page_path(model_name: str, version: int) -> str:
+    """Return the path of a version's page, as one word.
+
+    Letters and digits of any script stay as they are, so that people can read it. A name that
+    would leave no room for anything else in a refusal gives the path of the list of all models.
+    """
+    name = "".join(
+        c if c.isalnum() or c in "-._~" else quote(c, safe="", errors="replace") for c in model_name
+    )
+    path = f"/kfm/models/{name}/{version}"
+    return path if len(f"KFM refused; see {path}") <= MAX_SENTENCE else _HOME
+
+
+def _head(move: Move, tail: str) -> str:
+    """Return the most telling beginning that leaves room for findings, else for the tail."""
+    level = str(move.to_level).capitalize()
+    short = _one_line(move.model_name, _NAME_LENGTH)
+    full = " ".join(move.model_name.split()) if move.model_name.isprintable() else short
+    for head, room in (
+        (f"KFM refused {level} for {full} v{move.version}: ", _LEAST_FINDINGS),
+        (f"KFM refused {level} for {short} v{move.version}: ", _LEAST_FINDINGS),
+        (f"KFM refused {level}: ", _LEAST_FINDINGS),
+        (f"KFM refused {level}; ", 0),
+    ):
+        if len(head) + room + len(tail) <= MAX_SENTENCE:
+            return head
+    return "KFM refused; "
 
 
 def refusal_sentence(report: GateReport) -> str:
     """Return one sentence of under 300 characters that says what was refused and why.
 
     Findings are shortened to their summaries, joined by ``;``; what does not fit is counted. The
-    sentence ends in the path of the page that says everything.
+    sentence is one line and always ends in the path of the page that says everything.
     """
     move = report.move
-    head = f"KFM refused {str(move.to_level).capitalize()} for {move.model_name} v{move.version}: "
-    tail = f"see /kfm/models/{move.model_name}/{move.version}"
-    words = list(dict.fromkeys(finding.summary for _, finding in report.blocking)) or [
-        "no gate passed"
-    ]
-    shown: list[str] = []
-    for index, word in enumerate(words):
-        rest = len(words) - index - 1
-        more = f"{rest} more; " if rest else ""
-        candidate = head + "; ".join([*shown, word]) + "; " + more + tail
-        if len(candidate) > MAX_SENTENCE:
-            break
-        shown.append(word)
-    hidden = len(words) - len(shown)
-    parts = [*shown, f"{hidden} more"] if hidden and shown else shown or [f"{hidden} findings"]
-    return (head + "; ".join(parts) + "; " + tail)[:MAX_SENTENCE]
+    tail = f"see {page_path(move.model_name, move.version)}"
+    head = _head(move, tail)
+    found = (_one_line(finding.summary, _SUMMARY_LENGTH) for _, finding in report.blocking)
+    words = list(dict.fromkeys(word for word in found if word)) or ["no gate passed"]
+    for count in range(len(words), -1, -1):
+        hidden = len(words) - count
+        rest = "more" if count else "finding" if hidden == 1 else "findings"
+        parts = words[:count] + ([f"{hidden} {rest}"] if hidden else [])
+        sentence = head + "; ".join(parts) + "; " + tail
+        if len(sentence) <= MAX_SENTENCE:
+            return sentence
+    return head + tail

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from kfm_mlflow.gates.evidence import keys_of_duty
 from kfm_mlflow.gates.findings import Finding, Move
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.trust.attestation import Binding, binding_problems
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.gates.evidence import Evidence
     from kfm_mlflow.policy.models import Limit, Policy
     from kfm_mlflow.trust.attestation import AttestationReport
+    from kfm_mlflow.trust.signing import SignatureReport
 
 
 def _binding(evidence: Evidence, move: Move, *, policy_digest: str | None = None) -> Binding:
@@ -68,6 +70,16 @@ def _absent(kind: str, problems: Sequence[str], remedy: str) -> list[Finding]:
     ]
 
 
+def _same_hand(signature: SignatureReport, report: AttestationReport, policy: Policy) -> bool:
+    """Say whether the signer also validated: by name, or by a key that is trusted under two."""
+    if signature.signer in report.signers:
+        return True
+    keys = keys_of_duty(policy.trust, "validators")
+    return any(
+        key.public_key.key_id == signature.key_id for key in keys if key.name in report.signers
+    )
+
+
 _VALIDATE = "validate it again: mlflow run . -e validate, under the validator's own key"
 
 
@@ -107,7 +119,7 @@ def validation(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
                 remedy="seed and fix the model's operations, then validate again",
             )
         )
-    if evidence.signature is not None and evidence.signature.signer in report.signers:
+    if evidence.signature is not None and _same_hand(evidence.signature, report, policy):
         findings.append(
             Finding(
                 "SELF_VALIDATED",
@@ -179,7 +191,9 @@ def metrics(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
 
 def _value(value: object) -> object:
     # JSON has no NaN: a validator writes it, and the infinities, as text.
-    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value  # type: ignore[arg-type]
+    if isinstance(value, str) and value in {"NaN", "Infinity", "-Infinity"}:
+        return float(value)
+    return value
 
 
 def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
@@ -190,7 +204,8 @@ def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
         return _absent("canary-verdict", problems, "let the rollout controller finish the canary")
     claims = report.claims or {}
     verdict = str(claims.get("verdict", ""))
-    if claims.get("epoch") != move.epoch:
+    epoch = claims.get("epoch")
+    if isinstance(epoch, bool) or epoch != move.epoch:
         return _absent("canary-verdict", ["is of an earlier epoch"], "run the canary again")
     passed = verdict == Verdict.PASS
     return [

@@ -44,6 +44,7 @@ def _count(evidence: Evidence, policy: Policy, move: Move) -> tuple[Tally, list[
         release_version=evidence.release_version,
         release_id=evidence.release_id,
         policy_digest=policy.digest,
+        version=move.version,
     )
     votes, ignored = [], []
     for report in evidence.of_kind("vote"):
@@ -103,7 +104,8 @@ def votes(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
             Verdict.INCONCLUSIVE,
             short,
             f"{short}{missing} ({counted.scheme}) {remarks}".strip(),
-            remedy=f"kfm vote models:/{move.model_name}/{move.version} --to {move.to_level} --key KEY --approve",
+            remedy=f"kfm vote models:/{move.model_name}/{move.version} --to {move.to_level} "
+            "--key KEY --approve",
             **common,
         )
     ]

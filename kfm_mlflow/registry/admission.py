@@ -6,18 +6,22 @@ then takes the lock, checks that the snapshot still holds, and writes.
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.errors import KfmError
+from kfm_mlflow.errors import KfmError, StorageError
+from kfm_mlflow.gates.content import ReleaseContent
 from kfm_mlflow.gates.engine import evaluate
 from kfm_mlflow.gates.evidence import Evidence, EvidenceReader
 from kfm_mlflow.gates.findings import GateReport, Move
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import PolicySet, load_policies
+from kfm_mlflow.registry.records import release_version_taken
 from kfm_mlflow.registry.settings import Settings, area_from, settings_from
 from kfm_mlflow.release.freeze import freeze, local_bundle
 from kfm_mlflow.release.manifest import Manifest, build_manifest
@@ -29,7 +33,10 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.policy.models import Policy
     from kfm_mlflow.registry.records import ReleaseRow
+    from kfm_mlflow.release.bundle import Bundle
     from kfm_mlflow.trust.keys import Signer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Admission:
         to_level: Level,
         *,
         actor: str,
+        holder_of: Callable[[str], int | None] = lambda _: None,
         reason: str = "",
         restores: bool = False,
         dry_run: bool = False,
@@ -126,6 +134,7 @@ class Admission:
             snapshot: What the registry says now.
             to_level: Level asked for.
             actor: Who asks.
+            holder_of: Which version of the model a release version was frozen for.
             reason: Why, in their words.
             restores: Whether this brings back a former Production release on a rollback.
             dry_run: Evaluate only: nothing is frozen.
@@ -134,6 +143,7 @@ class Admission:
             The decision, allowed or not. A dry run has the same report and digest.
 
         Raises:
+            ConflictError: The release version is another version's; nothing is frozen.
             StorageError: An allowed release could not be frozen.
         """
         now = self.clock()
@@ -149,23 +159,41 @@ class Admission:
             restores=restores,
         )
         frozen_uri = ""
-        if to_level is Level.CANDIDATE:
+        if to_level.rank < snapshot.level.rank:
             report = _taken_down(move, snapshot, policy)
         else:
-            with local_bundle(self._readable(snapshot)) as bundle:
-                evidence = self.reader.read(
-                    bundle,
-                    policy,
-                    now=now,
-                    envelopes=snapshot.envelopes,
-                    target=self._target(snapshot),
-                    recorded_release_id=snapshot.release.release_id if snapshot.release else "",
+            with ExitStack() as stack:
+                bundle = self._open(snapshot, stack)
+                evidence = (
+                    _unreadable(snapshot)
+                    if bundle is None
+                    else self.reader.read(
+                        bundle,
+                        policy,
+                        now=now,
+                        envelopes=snapshot.envelopes,
+                        target=self._target(snapshot),
+                        recorded_release_id=snapshot.release.release_id if snapshot.release else "",
+                    )
                 )
                 report = evaluate(evidence, policy, move)
-                if report.verdict is Verdict.PASS and to_level is Level.STAGING and not dry_run:
+                admitted = report.verdict is Verdict.PASS and to_level is Level.STAGING
+                holder = holder_of(report.release_version) if admitted else None
+                if holder not in (None, snapshot.version):
+                    raise release_version_taken(move.model_name, report.release_version, holder)
+                if admitted and bundle is not None and not dry_run:
                     frozen_uri = freeze(bundle, _manifest(evidence), area_from(self.environ))
         envelope = self._sign(report, now=now, actor=actor, reason=reason, frozen_uri=frozen_uri)
         return Decision(report, frozen_uri, envelope)
+
+    def _open(self, snapshot: Snapshot, stack: ExitStack) -> Bundle | None:
+        """Return the release as local directories; None when it cannot be read."""
+        try:
+            return stack.enter_context(local_bundle(self._readable(snapshot)))
+        except StorageError as exc:
+            # The log may name paths of this machine; what a caller is told may not.
+            _log.warning("%s v%s: %s", snapshot.model_name, snapshot.version, exc)
+            return None
 
     def _readable(self, snapshot: Snapshot) -> str:
         uri = snapshot.release.frozen_uri if snapshot.release else snapshot.source_uri
@@ -232,6 +260,19 @@ def _taken_down(move: Move, snapshot: Snapshot, policy: Policy) -> GateReport:
         release_version=row.release_version if row else "",
         evidence=(),
         gates=(GateResult("path", "enforce", (finding,)),),
+    )
+
+
+def _unreadable(snapshot: Snapshot) -> Evidence:
+    uri = snapshot.release.frozen_uri if snapshot.release else snapshot.source_uri
+    return Evidence(
+        manifest=None,
+        manifest_problem=f"{uri}: cannot be read",
+        content=ReleaseContent({}, {}),
+        signature=None,
+        attestations=(),
+        envelope_digests=(),
+        screening=None,
     )
 
 

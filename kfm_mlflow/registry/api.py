@@ -11,17 +11,17 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
-from mlflow.exceptions import MlflowException
+from werkzeug.exceptions import HTTPException
 
 from kfm_mlflow.canonical import parse_json
-from kfm_mlflow.errors import InputError, KfmError
+from kfm_mlflow.errors import EvidenceError, InputError
 from kfm_mlflow.gates.findings import Move, refusal_sentence
 from kfm_mlflow.gates.people import proposal_of
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import records
 from kfm_mlflow.registry.store import Expectation, KfmStore
-from kfm_mlflow.registry.translate import to_mlflow
+from kfm_mlflow.registry.translate import answer_to, to_mlflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,14 +57,12 @@ def answers(view: Callable[..., Any]) -> Callable[..., Response]:
     def wrapped(*args: Any, **kwargs: Any) -> Response:
         try:
             value = view(*args, **kwargs)
-        except KfmError as exc:
-            error = to_mlflow(exc)
+        except HTTPException:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a caller always gets an answer that is not retried
+            error = answer_to(exc)
             return Response(
                 error.serialize_as_json(), error.get_http_status_code(), mimetype="application/json"
-            )
-        except MlflowException as exc:
-            return Response(
-                exc.serialize_as_json(), exc.get_http_status_code(), mimetype="application/json"
             )
         return Response(json.dumps(value, sort_keys=True), mimetype="application/json")
 
@@ -76,7 +74,10 @@ def _body() -> dict[str, Any]:
         raise InputError(f"more than {MAX_BODY_BYTES} bytes", where="request")
     if request.mimetype != "application/json":
         raise InputError("must be application/json", where="Content-Type")
-    value = parse_json(request.get_data(), where="request")
+    try:
+        value = parse_json(request.get_data(), where="request")
+    except EvidenceError as exc:
+        raise InputError(str(exc)) from exc
     if not isinstance(value, dict):
         raise InputError("must be a JSON object", where="request")
     return value

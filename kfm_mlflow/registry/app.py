@@ -7,6 +7,7 @@ Flask, so the guard is an ASGI middleware; under gunicorn the same rule is a Fla
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -21,25 +22,45 @@ if TYPE_CHECKING:
     AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_PROXY = re.compile(r"/mlflow-artifacts/artifacts(?:/(?P<path>.*))?$", re.DOTALL)
+_NEW_EXPERIMENT = "/mlflow/experiments/create"
 FROZEN_REFUSAL = "KFM refused to change a frozen release; releases are immutable"
 
 
+def _decoded(text: str) -> str:
+    while (decoded := unquote(text)) != text:
+        text = decoded
+    return text
+
+
+def names_frozen(text: str) -> bool:
+    """Return whether a path or URI, however it is spelt, may lead into the frozen area.
+
+    MLflow decodes up to ten times, drops control characters and understands ``file:``; so
+    everything but letters, digits and slashes is left out before comparing. A name that merely
+    looks alike is refused, too.
+    """
+    plain = re.sub(r"[^a-z0-9/]", "", _decoded(text).lower().replace("\\", "/"))
+    return FROZEN_PREFIX.replace("-", "") in plain
+
+
 def touches_frozen(method: str, path: str) -> bool:
-    """Return whether a request would change the frozen area.
+    """Return whether a request would change the frozen area, or the whole artifact root.
 
     Args:
         method: HTTP method.
-        path: Request path; decoded here as often as it still changes, so that no spelling of it
-            slips by.
+        path: Request path, decoded or not.
     """
     if method.upper() in _READS:
         return False
-    for _ in range(4):
-        decoded = unquote(path)
-        if decoded == path:
-            break
-        path = decoded
-    return FROZEN_PREFIX in path.lower().replace("\\", "/").split("/")
+    proxied = _PROXY.search(_decoded(path))
+    if proxied is not None and not re.search(r"[^./\\\s\x00-\x1f?#;]", _without_scheme(proxied)):
+        return True
+    return names_frozen(path)
+
+
+def _without_scheme(proxied: re.Match[str]) -> str:
+    return (proxied["path"] or "").strip().lower().removeprefix("file:")
 
 
 class FrozenGuard:
@@ -80,7 +101,9 @@ def create_app() -> Any:
 
         @flask_app.before_request
         def _guard() -> Any:
-            if touches_frozen(request.method, request.path):
+            body = request.get_json(silent=True) if request.path.endswith(_NEW_EXPERIMENT) else None
+            location = body.get("artifact_location") if isinstance(body, dict) else None
+            if touches_frozen(request.method, request.path) or names_frozen(str(location or "")):
                 return jsonify({"error_code": "PERMISSION_DENIED", "message": FROZEN_REFUSAL}), 403
             return None
 

@@ -13,6 +13,7 @@ from kfm_mlflow.errors import KfmError
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import records
 from kfm_mlflow.registry.api import registry
+from kfm_mlflow.registry.translate import answer_to
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Response as BaseResponse
@@ -25,6 +26,13 @@ pages = Blueprint("kfm_pages", __name__, url_prefix="/kfm", template_folder="tem
 
 def _page(template: str, **values: Any) -> Response:
     return Response(render_template(f"kfm/{template}", **values), mimetype="text/html")
+
+
+@pages.errorhandler(MlflowException)
+@pages.errorhandler(KfmError)
+def _problem(exc: Exception) -> Response:
+    told = answer_to(exc)
+    return Response(told.message, told.get_http_status_code(), mimetype="text/plain")
 
 
 @pages.get("/")
@@ -74,10 +82,7 @@ def _next_report(name: str, version: int, level: Level) -> tuple[Level, GateRepo
 def model_version(name: str, version: int) -> Response:
     """Show a version: level, gates on the way to the next one, votes, history."""
     store = registry()
-    try:
-        snapshot = store.snapshot(name, version)
-    except MlflowException as exc:
-        return Response(str(exc), exc.get_http_status_code(), mimetype="text/plain")
+    snapshot = store.snapshot(name, version)
     with store.ManagedSessionMaker(read_only=True) as session:
         rows = records.read_ledger(session, model=name, version=version)
     following, report, problem = _next_report(name, version, snapshot.level)

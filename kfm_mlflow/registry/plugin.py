@@ -1,4 +1,4 @@
-"""MLflow's entry point: builds the store for a ``kfm+…`` registry URI. Imports nothing by itself."""
+"""MLflow's entry point: builds the store for a ``kfm+…`` registry URI. Imports nothing itself."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 
 from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import ConflictError
+from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import tables
 from kfm_mlflow.registry.transaction import take_lock
 from kfm_mlflow.trust.ledger import GENESIS, row_hash
@@ -147,22 +148,33 @@ def release(session: Session, model: str, version: int) -> ReleaseRow | None:
     )
 
 
+def release_version_holder(session: Session, model: str, release_version: str) -> int | None:
+    """Return the version of a model that a release version was frozen for."""
+    found = session.execute(
+        select(tables.release.c.version).where(
+            tables.release.c.model == model, tables.release.c.release_version == release_version
+        )
+    ).scalar()
+    return None if found is None else int(found)
+
+
+def release_version_taken(model: str, release_version: str, holder: int) -> ConflictError:
+    """Return the error that says whose a release version is."""
+    return ConflictError(
+        f"release version {release_version} of {model} is taken by v{holder}",
+        remedy="a release version is unique for ever; release again under the next one",
+    )
+
+
 def add_release(session: Session, model: str, row: ReleaseRow, now: datetime) -> None:
     """Record what was frozen for a version.
 
     Raises:
         ConflictError: The release version was used before by another version of this model.
     """
-    taken = session.execute(
-        select(tables.release.c.version).where(
-            tables.release.c.model == model, tables.release.c.release_version == row.release_version
-        )
-    ).scalar()
+    taken = release_version_holder(session, model, row.release_version)
     if taken is not None:
-        raise ConflictError(
-            f"release version {row.release_version} of {model} is taken by v{taken}",
-            remedy="a release version is unique for ever; release again under the next one",
-        )
+        raise release_version_taken(model, row.release_version, taken)
     session.execute(
         insert(tables.release).values(
             model=model,
@@ -248,19 +260,22 @@ def write_journal(session: Session, model: str, state: str, *, expected: int, no
     return expected + 1
 
 
-def taken_down_count(session: Session, model: str, version: int) -> int:
-    """Return how often a version went back to candidate; its epoch for votes."""
-    return int(
-        session.execute(
-            select(func.count())
-            .select_from(tables.outbox)
-            .where(
-                tables.outbox.c.model == model,
-                tables.outbox.c.version == version,
-                tables.outbox.c.level == "candidate",
-            )
-        ).scalar()
-        or 0
+def epoch(session: Session, model: str, version: int) -> int:
+    """Return how many journeys of a version are over; votes of an earlier one are void.
+
+    A journey ends when the version is taken down, be it from canary to staging, and when it
+    reaches Production, where the votes are spent: a successor may archive it without a row.
+    """
+    query = (
+        select(tables.outbox.c.level)
+        .where(tables.outbox.c.model == model, tables.outbox.c.version == version)
+        .order_by(tables.outbox.c.seq)
+    )
+    levels = [parse_level(text) for text in session.execute(query).scalars()]
+    before = [Level.CANDIDATE, *levels]
+    return sum(
+        level is Level.PRODUCTION or level.rank < previous.rank
+        for previous, level in zip(before, levels, strict=False)
     )
 
 

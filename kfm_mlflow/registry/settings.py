@@ -48,7 +48,7 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
         raise InputError(
             "the registry has no key to sign its decisions with",
             where=REGISTRY_KEY_VARIABLE,
-            remedy="start it with `kfm server`, or make a key with `kfm keys new` and set the variable",
+            remedy="start it with `kfm server`, or set it to a key that `kfm keys new` made",
         )
     folder = environ.get(POLICY_DIR_VARIABLE, "")
     return Settings(Path(folder) if folder else None, Path(key))

@@ -34,7 +34,7 @@ class TransactionalStore(SqlAlchemyStore):  # type: ignore[misc]
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
         """Connect as MLflow does, then create our own tables beside its own."""
         super().__init__(db_uri, read_db_uri=read_db_uri)
-        self._own_sessions: Callable[..., Any] = self.ManagedSessionMaker
+        self._own_sessions: Callable[..., Any] = self.__dict__["ManagedSessionMaker"]
         self.ManagedSessionMaker = self._joined
         tables.create_tables(self.engine)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,5 +71,5 @@ def scan_checkpoint(path: Path) -> list[str]:
                 foreign = sorted(_named(archive.read(item)) - _PLAIN)
                 problems += [f"would call {name} when opened" for name in foreign]
             return problems
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as exc:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError) as exc:
         return [f"cannot be scanned ({exc})"]

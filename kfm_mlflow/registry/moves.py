@@ -1,0 +1,333 @@
+"""Moves between levels: snapshot, gates, then one transaction that writes everything or nothing.
+
+Invariants:
+
+1. What the gates judged is what is written: the snapshot is compared again under the lock.
+2. A refusal is recorded in the ledger and leaves everything else as it was.
+3. Repeating a finished move changes nothing and is no error.
+4. A check answers as the move would, errors included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.time import get_current_time_millis
+
+from kfm_mlflow.errors import ConflictError, InputError, RefusedError
+from kfm_mlflow.gates.findings import refusal_sentence
+from kfm_mlflow.policy.levels import ALIASES, STAGES, Level, level_of, level_of_alias
+from kfm_mlflow.registry import records
+from kfm_mlflow.registry.admission import Admission, Decision, Snapshot
+from kfm_mlflow.registry.records import MOVED, REFUSED, ReleaseRow
+from kfm_mlflow.registry.transaction import TransactionalStore
+from kfm_mlflow.registry.translate import door, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+UNAUTHENTICATED = "unauthenticated"
+MAX_VERSION = 2**31 - 1
+"""Largest number that both databases keep in MLflow's version column."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a caller believes about a model; a move is refused when it is no longer so."""
+
+    production: int | None
+    canary: int | None
+
+
+@dataclass(frozen=True)
+class MoveResult:
+    """What a move did: the ledger row, or 0 when nothing had to change."""
+
+    seq: int
+    decision_digest: str
+    level: Level
+
+
+def current_actor() -> str:
+    """Return the authenticated user of the request that this thread serves."""
+    try:
+        from flask import g, has_request_context
+    except ImportError:
+        return UNAUTHENTICATED
+    if not has_request_context():
+        return UNAUTHENTICATED
+    user = g.get("mlflow_authenticated_user")
+    name = getattr(user, "username", user)
+    return str(name) if name else UNAUTHENTICATED
+
+
+class MovingStore(TransactionalStore):
+    """MLflow's store that can judge and make moves; the doors stand in ``store.py``."""
+
+    def __init__(
+        self, db_uri: str, read_db_uri: str | None = None, *, admission: Admission | None = None
+    ) -> None:
+        """Connect, and load policies and the registry's key.
+
+        Raises:
+            InputError: The key is missing or a policy is wrong; the registry does not start.
+        """
+        self.admission = admission or Admission.from_environment()
+        super().__init__(db_uri, read_db_uri=read_db_uri)
+
+    # -- what is there -------------------------------------------------------------------------
+
+    def snapshot(self, name: str, version: int) -> Snapshot:
+        """Read what a decision about a version rests on, in one session.
+
+        Raises:
+            InputError: The number is no version's.
+            MlflowException: 404 when there is no such version.
+        """
+        if not 1 <= version <= MAX_VERSION:
+            raise InputError(
+                f"{version} is no model version", where="version", remedy="use 1, 2, 3, …"
+            )
+        with self.ManagedSessionMaker(read_only=False) as session:
+            return self._snapshot(session, name, version)
+
+    def _snapshot(self, session: Session, name: str, version: int) -> Snapshot:
+        row = self._get_sql_model_version(session, name, version)
+        levels = self._levels(session, name)
+        production = next((v for v, level in levels.items() if level is Level.PRODUCTION), None)
+        canary = next((v for v, level in levels.items() if level is Level.CANARY), None)
+        frozen = records.release(session, name, version)
+        return Snapshot(
+            model_name=name,
+            version=version,
+            family=self._family(session, name),
+            level=levels.get(version, Level.CANDIDATE),
+            epoch=records.epoch(session, name, version),
+            source_uri=row.storage_location or row.source,
+            production=production,
+            canary=canary,
+            release=frozen,
+            production_release=records.release(session, name, production) if production else None,
+            envelopes=records.attestations(session, frozen.release_id) if frozen else (),
+        )
+
+    def _levels(self, session: Session, name: str) -> dict[int, Level]:
+        """Return the level of every version above candidate."""
+        aliases: dict[int, list[str]] = {}
+        for row in self._get_query(session, SqlRegisteredModelAlias).filter(
+            SqlRegisteredModelAlias.name == name
+        ):
+            aliases.setdefault(int(row.version), []).append(row.alias)
+        stages = {
+            int(row.version): row.current_stage
+            for row in self._get_query(session, SqlModelVersion).filter(
+                SqlModelVersion.name == name,
+                SqlModelVersion.current_stage.in_(sorted(set(STAGES.values()))),
+            )
+        }
+        found = {v: level_of(stages.get(v), aliases.get(v, ())) for v in {*stages, *aliases}}
+        return {version: level for version, level in found.items() if level is not Level.CANDIDATE}
+
+    def levels(self, name: str) -> dict[int, Level]:
+        """Return the level of every version of a model that is above candidate."""
+        with self.ManagedSessionMaker(read_only=True) as session:
+            self._get_registered_model(session, name)
+            return self._levels(session, name)
+
+    def _family(self, session: Session, name: str) -> str:
+        known = records.family(session, name)
+        return known if known is not None else self.admission.policies.family_of(name)
+
+    # -- moves ---------------------------------------------------------------------------------
+
+    @door
+    def check(self, name: str, version: int, to_level: Level) -> Decision:
+        """Evaluate a move without writing anything: same findings, same digest, same errors."""
+        return self._decide(self.snapshot(name, version), to_level, dry_run=True)
+
+    def _decide(
+        self, snapshot: Snapshot, to_level: Level, *, reason: str = "", dry_run: bool = False
+    ) -> Decision:
+        """Refuse what no gate could allow, then ask the gates."""
+        name, version = snapshot.model_name, snapshot.version
+        if snapshot.level is Level.PRODUCTION and to_level is not Level.PRODUCTION:
+            raise refuse(
+                f"KFM refused to take down Production {name} v{version}: promote a successor, or "
+                f"restore a former version in its place; see /kfm/models/{name}/{version}"
+            )
+        if to_level is Level.CANARY and snapshot.canary not in (None, version):
+            raise ConflictError(
+                f"v{snapshot.canary} is the canary of {name}",
+                remedy="one rollout at a time; promote it or take it down first",
+            )
+        return self.admission.decide(
+            snapshot,
+            to_level,
+            actor=current_actor(),
+            holder_of=self._holder_of(name),
+            reason=reason,
+            dry_run=dry_run,
+        )
+
+    def _holder_of(self, name: str) -> Callable[[str], int | None]:
+        def holder_of(release_version: str) -> int | None:
+            with self.ManagedSessionMaker(read_only=False) as session:
+                return records.release_version_holder(session, name, release_version)
+
+        return holder_of
+
+    @door
+    def move(
+        self,
+        name: str,
+        version: int,
+        to_level: Level,
+        *,
+        stage: str | None = None,
+        expect: Expectation | None = None,
+        restore: int | None = None,
+        reason: str = "",
+    ) -> MoveResult:
+        """Move a version to a level, or refuse.
+
+        Args:
+            name: Registered model.
+            version: Model version.
+            to_level: Level asked for.
+            stage: MLflow stage that a candidate shall have (``None`` or ``Archived``).
+            expect: Refuse with a conflict unless the model's levels are as given.
+            restore: On taking down the Production version to candidate, the former Production
+                version that comes back in the same transaction.
+            reason: Why, for the record.
+
+        Raises:
+            MlflowException: 403 refused, 409 the state moved, 400 bad input. Never a code that
+                MLflow's client retries.
+        """
+        if restore is not None and (to_level is not Level.CANDIDATE or restore == version):
+            raise InputError(
+                "goes with the move of another version to candidate", where=f"restore v{restore}"
+            )
+        snapshot = self.snapshot(name, version)
+        if expect and (snapshot.production, snapshot.canary) != (expect.production, expect.canary):
+            raise ConflictError(
+                f"Production is v{snapshot.production} and canary v{snapshot.canary} of {name}, "
+                f"not v{expect.production} and v{expect.canary}",
+                remedy="read the levels again",
+            )
+        if snapshot.level is to_level:
+            return MoveResult(0, "", to_level)
+        if restore is not None:
+            return self._restore(snapshot, restore, reason)
+        decision = self._decide(snapshot, to_level, reason=reason)
+        if not decision.allowed:
+            self._refuse(snapshot, decision)
+        with self.unit_of_work(f"model:{name}") as session:
+            self._require_unchanged(session, snapshot)
+            self._write_level(session, snapshot, to_level, stage, decision.frozen_uri)
+            seq = self._record(session, snapshot, decision, to_level)
+        return MoveResult(seq, decision.report.digest, to_level)
+
+    def _restore(self, snapshot: Snapshot, restore: int, reason: str) -> MoveResult:
+        """Put a former Production version in the place of the present one, in one transaction."""
+        name = snapshot.model_name
+        if snapshot.level is not Level.PRODUCTION:
+            raise InputError(f"v{snapshot.version} is not Production", where="restore")
+        target = self.snapshot(name, restore)
+        with self.ManagedSessionMaker(read_only=False) as session:
+            served = records.was_at(session, name, restore, Level.PRODUCTION)
+        if not served:
+            raise InputError(
+                f"v{restore} was never Production",
+                where="restore",
+                remedy="name a former Production version",
+            )
+        actor = current_actor()
+        down = self.admission.decide(snapshot, Level.CANDIDATE, actor=actor, reason=reason)
+        back = self.admission.decide(
+            target, Level.PRODUCTION, actor=actor, reason=reason, restores=True
+        )
+        if not back.allowed:
+            self._refuse(target, back)
+        with self.unit_of_work(f"model:{name}") as session:
+            self._require_unchanged(session, snapshot)
+            self._require_unchanged(session, target)
+            self._write_level(session, snapshot, Level.CANDIDATE, "Archived", "")
+            self._record(session, snapshot, down, Level.CANDIDATE)
+            self._write_level(session, target, Level.PRODUCTION, None, "")
+            seq = self._record(session, target, back, Level.PRODUCTION)
+        return MoveResult(seq, down.report.digest, Level.CANDIDATE)
+
+    def _require_unchanged(self, session: Session, snapshot: Snapshot) -> None:
+        name, version = snapshot.model_name, snapshot.version
+        if self._snapshot(session, name, version) != snapshot:
+            raise ConflictError(f"{name} changed while v{version} was judged", remedy="try again")
+
+    def _refuse(self, snapshot: Snapshot, decision: Decision) -> NoReturn:
+        with self.unit_of_work(f"model:{snapshot.model_name}") as session:
+            records.append_ledger(
+                session,
+                kind=REFUSED,
+                model=snapshot.model_name,
+                version=snapshot.version,
+                body=decision.envelope,
+                now=self.admission.clock(),
+            )
+        raise RefusedError(refusal_sentence(decision.report), report=decision.report)
+
+    def _record(
+        self, session: Session, snapshot: Snapshot, decision: Decision, level: Level
+    ) -> int:
+        now: datetime = self.admission.clock()
+        if decision.frozen_uri and snapshot.release is None:
+            row = ReleaseRow(
+                snapshot.version,
+                decision.report.release_id,
+                decision.report.release_version,
+                decision.frozen_uri,
+            )
+            records.add_release(session, snapshot.model_name, row, now)
+        return records.append_ledger(
+            session,
+            kind=MOVED,
+            model=snapshot.model_name,
+            version=snapshot.version,
+            body=decision.envelope,
+            now=now,
+            level=str(level),
+        )
+
+    def _write_level(
+        self, session: Session, snapshot: Snapshot, level: Level, stage: str | None, frozen_uri: str
+    ) -> None:
+        name, version = snapshot.model_name, snapshot.version
+        instant_ms = get_current_time_millis()
+        if level is Level.PRODUCTION:
+            for old in self._get_query(session, SqlModelVersion).filter(
+                SqlModelVersion.name == name,
+                SqlModelVersion.version != version,
+                SqlModelVersion.current_stage == STAGES[Level.PRODUCTION],
+            ):
+                old.current_stage, old.last_updated_time = "Archived", instant_ms
+                session.add(old)
+        row = self._get_sql_model_version(session, name, version)
+        row.current_stage = STAGES.get(level, stage or "Archived")
+        row.last_updated_time = instant_ms
+        if frozen_uri:
+            row.storage_location = frozen_uri
+        row.registered_model.last_updated_time = instant_ms
+        session.add(row)
+        for alias in self._get_query(session, SqlRegisteredModelAlias).filter(
+            SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.version == version
+        ):
+            if level_of_alias(alias.alias) is not None:
+                session.delete(alias)
+        session.flush()
+        for alias_name in ALIASES[level]:
+            SqlAlchemyStore.set_registered_model_alias(self, name, alias_name, str(version))
