@@ -265,6 +265,11 @@ def lint_policy(policy: Policy) -> list[str]:
         mode = policy.gate(name).mode
         if mode != "enforce":
             notes.append(f"gates.{name}.mode is {mode}: it records and never refuses")
+    for level, names in policy.levels.model_dump().items():
+        if "metrics" in names and "validation" not in names:
+            notes.append(f"levels.{level}: metrics without validation asks neither age nor identity")
+    if not {"care", "integrity", "signature"} & set(policy.levels.production):
+        notes.append("levels.production: without care, integrity or signature nothing is restored")
     shared = {k.public_key for k in trust.signers} & {k.public_key for k in trust.validators}
     if shared - {None}:
         notes.append("one key is both signer and validator: nobody validates their own release")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.errors import KfmError, StorageError
+from kfm_mlflow.errors import KfmError
 from kfm_mlflow.gates.content import ReleaseContent
 from kfm_mlflow.gates.engine import evaluate
 from kfm_mlflow.gates.evidence import Evidence, EvidenceReader
@@ -190,7 +190,7 @@ class Admission:
         """Return the release as local directories; None when it cannot be read."""
         try:
             return stack.enter_context(local_bundle(self._readable(snapshot)))
-        except StorageError as exc:
+        except Exception as exc:  # noqa: BLE001 - artifact stores raise whatever their vendors do
             # The log may name paths of this machine; what a caller is told may not.
             _log.warning("%s v%s: %s", snapshot.model_name, snapshot.version, exc)
             return None

@@ -20,7 +20,8 @@ from kfm_mlflow.gates.people import proposal_of
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import records
-from kfm_mlflow.registry.store import Expectation, KfmStore
+from kfm_mlflow.registry.moves import Expectation, parse_version
+from kfm_mlflow.registry.store import KfmStore
 from kfm_mlflow.registry.translate import answer_to, to_mlflow
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def answers(view: Callable[..., Any]) -> Callable[..., Response]:
     @wraps(view)
     def wrapped(*args: Any, **kwargs: Any) -> Response:
         try:
+            if "version" in kwargs:
+                kwargs["version"] = parse_version(kwargs["version"])
             value = view(*args, **kwargs)
         except HTTPException:
             raise
@@ -111,7 +114,7 @@ def model(name: str) -> Any:
     }
 
 
-@api.get("/models/<name>/versions/<int:version>")
+@api.get("/models/<name>/versions/<version>")
 @answers
 def model_version(name: str, version: int) -> Any:
     """What is recorded about a version."""
@@ -133,7 +136,7 @@ def model_version(name: str, version: int) -> Any:
     }
 
 
-@api.get("/models/<name>/versions/<int:version>/check")
+@api.get("/models/<name>/versions/<version>/check")
 @answers
 def check(name: str, version: int) -> Any:
     """Evaluate a move and write nothing."""
@@ -148,7 +151,7 @@ def check(name: str, version: int) -> Any:
     }
 
 
-@api.get("/models/<name>/versions/<int:version>/proposal")
+@api.get("/models/<name>/versions/<version>/proposal")
 @answers
 def proposal(name: str, version: int) -> Any:
     """Return what a council member signs for a move."""
@@ -181,7 +184,7 @@ def proposal(name: str, version: int) -> Any:
     }
 
 
-@api.post("/models/<name>/versions/<int:version>/attestations")
+@api.post("/models/<name>/versions/<version>/attestations")
 @answers
 def attest(name: str, version: int) -> Any:
     """Keep a signed statement about a frozen release."""
@@ -202,7 +205,7 @@ def vote() -> Any:
     return {"digest": registry().add_attestation(body["model_name"], version, envelope)}
 
 
-@api.post("/models/<name>/versions/<int:version>/moves")
+@api.post("/models/<name>/versions/<version>/moves")
 @answers
 def move(name: str, version: int) -> Any:
     """Move a version: ``{"to", "expect"?: {"production", "canary"}, "restore"?, "reason"?}``."""
@@ -265,7 +268,8 @@ def write_rollout(name: str) -> Any:
 @answers
 def ledger() -> Any:
     """Return ledger rows: ``?model=&version=``."""
-    version = request.args.get("version", type=int)
+    text = request.args.get("version")
+    version = None if text is None else parse_version(text)
     with registry().ManagedSessionMaker(read_only=True) as session:
         rows = records.read_ledger(session, model=request.args.get("model"), version=version)
     return {"rows": [{**row.fields, "prev_hash": row.prev_hash, "hash": row.hash} for row in rows]}

@@ -54,6 +54,23 @@ class MoveResult:
     level: Level
 
 
+def parse_version(version: int | str) -> int:
+    """Read a version as MLflow writes it: no sign, no leading zero.
+
+    Raises:
+        InputError: It is something else.
+    """
+    try:
+        number = int(version)
+    except (TypeError, ValueError):
+        number = 0
+    if not 1 <= number <= MAX_VERSION or str(number) != str(version):
+        raise InputError(
+            f"{version!r} is no model version", where="version", remedy="use 1, 2, 3, …"
+        )
+    return number
+
+
 def current_actor() -> str:
     """Return the authenticated user of the request that this thread serves."""
     try:
@@ -90,10 +107,7 @@ class MovingStore(TransactionalStore):
             InputError: The number is no version's.
             MlflowException: 404 when there is no such version.
         """
-        if not 1 <= version <= MAX_VERSION:
-            raise InputError(
-                f"{version} is no model version", where="version", remedy="use 1, 2, 3, …"
-            )
+        parse_version(version)
         with self.ManagedSessionMaker(read_only=False) as session:
             return self._snapshot(session, name, version)
 

@@ -22,7 +22,7 @@ from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.policy.levels import ALIASES, Level, level_of_alias, level_of_stage
 from kfm_mlflow.registry import records
 from kfm_mlflow.registry.doors import STORE_DOORS, is_ours
-from kfm_mlflow.registry.moves import MAX_VERSION, Expectation, MoveResult, MovingStore
+from kfm_mlflow.registry.moves import Expectation, MoveResult, MovingStore, parse_version
 from kfm_mlflow.registry.translate import door, refuse
 
 __all__ = ["Expectation", "KfmStore", "MoveResult"]
@@ -51,7 +51,7 @@ class KfmStore(MovingStore):
         """
         from mlflow.entities.model_registry.model_version_stages import get_canonical_stage
 
-        number = _number(version)
+        number = parse_version(version)
         canonical = get_canonical_stage(stage)
         if self._is_prompt(name):
             return super().transition_model_version_stage(
@@ -80,7 +80,7 @@ class KfmStore(MovingStore):
             return
         if alias not in ALIASES[level]:
             raise InputError(f"write {alias.lower()!r}", where=f"alias {alias!r}")
-        self.move(name, _number(version), level)
+        self.move(name, parse_version(version), level)
 
     @door
     def delete_registered_model_alias(self, name: str, alias: str) -> None:
@@ -190,7 +190,7 @@ class KfmStore(MovingStore):
     @door
     def delete_model_version(self, name: str, version: int | str) -> None:
         """Delete a version that was never released."""
-        number = _number(version)
+        number = parse_version(version)
         with self.unit_of_work(f"model:{name}"):
             self._protect(name, "delete a version of", number)
             super().delete_model_version(name, number)
@@ -264,18 +264,6 @@ class KfmStore(MovingStore):
                 envelope=envelope,
                 now=self.admission.clock(),
             )
-
-
-def _number(version: int | str) -> int:
-    try:
-        number = int(version)
-    except (TypeError, ValueError):
-        number = 0
-    if not 1 <= number <= MAX_VERSION or str(number) != str(version):
-        raise InputError(
-            f"{version!r} is no model version", where="version", remedy="use 1, 2, 3, …"
-        )
-    return number
 
 
 def _refuse_ours(key: str, name: str) -> None:

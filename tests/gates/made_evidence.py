@@ -1,0 +1,294 @@
+"""Evidence, policies and moves, made up by hand: everything is good until a test changes it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from kfm_mlflow.canonical import digest_json
+from kfm_mlflow.care.screen import Check, Screening, Status
+from kfm_mlflow.gates.content import Document, ReleaseContent
+from kfm_mlflow.gates.engine import GATES
+from kfm_mlflow.gates.evidence import Evidence
+from kfm_mlflow.gates.findings import Move
+from kfm_mlflow.gates.people import proposal_of
+from kfm_mlflow.gates.verdict import worst
+from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.load import load_policies
+from kfm_mlflow.policy.models import Policy
+from kfm_mlflow.release.manifest import FileEntry, Manifest
+from kfm_mlflow.trust.attestation import AttestationReport, Binding, build_statement
+from kfm_mlflow.trust.keys import Signer, generate_key, load_private_key
+from kfm_mlflow.trust.quorum import build_vote_claims
+from kfm_mlflow.trust.signing import SignatureReport
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+MODEL, VERSION, EPOCH = "climate-tiny", 3, 1
+RELEASE_VERSION = "v1.2.0"
+PEOPLE = ("ada", "ben", "cas", "dee")
+MAX_AGE_S = 3600.0
+PATHS = (
+    "MLmodel",
+    "care.json",
+    "model.pt",
+    "model_metadata.json",
+    "provenance/provenance.json",
+    "sbom.spdx.json",
+    "stac/model-item.json",
+    "telemetry/training.json",
+    "xai/summary.json",
+)
+GATE_NAMES = tuple(GATES)
+
+
+@cache
+def signer(name: str) -> Signer:
+    """Return the private key of somebody; always the same one."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate_key(Path(folder) / name)
+        return load_private_key(Path(folder) / name)
+
+
+def trusted(name: str, **more) -> dict:
+    return {"name": name, "public_key": signer(name).public_key.pem, **more}
+
+
+@cache
+def base_policy() -> Policy:
+    """Return a policy that asks every gate for Production."""
+    rollout = load_policies(None).policy("baseline").rollout.model_dump(mode="json", by_alias=True)
+    return Policy.model_validate(
+        {
+            "schema_version": "1",
+            "family": "tiny",
+            "gates": {
+                "integrity": {},
+                "completeness": {
+                    "required": ["MLmodel", "model.pt", "xai/"],
+                    "forbidden_suffixes": [".pkl", ".py"],
+                    "schemas": {"xai/summary.json": "xai-summary"},
+                },
+                "signature": {},
+                "care": {},
+                "prov": {"path": "provenance/provenance.json"},
+                "stac": {"path": "stac/model-item.json"},
+                "sbom": {"path": "sbom.spdx.json"},
+                "telemetry": {"max_energy_wh": 10, "max_carbon_gco2e": 4},
+                "xai": {"max_convergence_delta_ratio": 0.05, "min_stability": 0.8},
+                "validation": {"max_age_s": MAX_AGE_S},
+                "metrics": {
+                    "limits": [
+                        {"metric": "nrmse", "max": 0.2},
+                        {"metric": "nbias", "min": -0.02, "max": 0.02},
+                    ]
+                },
+                "canary": {},
+                "votes": {},
+                "rollback_target": {},
+            },
+            "levels": {key: list(GATE_NAMES) for key in ("staging", "canary", "production")},
+            "trust": {
+                "signers": [trusted("trainer")],
+                "validators": [trusted("validator")],
+                "controllers": [trusted("controller")],
+                "council": {
+                    "members": [
+                        trusted(name, roles=["indigenous-representative"] if name == "ada" else [])
+                        for name in PEOPLE
+                    ],
+                    "required_roles": ["indigenous-representative"],
+                    "veto_roles": ["indigenous-representative"],
+                },
+            },
+            "rollout": rollout,
+        }
+    )
+
+
+def changed_policy(policy: Policy | None = None, **sections) -> Policy:
+    """Return a policy with fields merged into its sections (``gates``, ``levels``, ``trust``)."""
+    raw = (policy or base_policy()).model_dump(mode="json", by_alias=True)
+    for name, fields in sections.items():
+        for key, value in fields.items():
+            old = raw[name].get(key)
+            raw[name][key] = {**old, **value} if isinstance(value, dict) and old else value
+    return Policy.model_validate(raw)
+
+
+def make_move(**changes) -> Move:
+    move = Move(MODEL, VERSION, Level.CANARY, Level.PRODUCTION, EPOCH, 2, NOW)
+    return replace(move, **changes)
+
+
+def make_manifest(*paths: str) -> Manifest:
+    return Manifest(tuple(FileEntry(path, 7, digest_json(path)) for path in sorted(paths or PATHS)))
+
+
+RELEASE_ID = make_manifest().release_id
+
+
+def telemetry_document(**changes) -> dict:
+    return {
+        "schema_version": "1",
+        "duration_s": 60.0,
+        "energy_wh": 5.0,
+        "carbon_gco2e": 2.0,
+        "method": "estimated",
+        "energy": {"cpu_wh": 4.0, "gpu_wh": 0.0, "ram_wh": 1.0, "pue": 1.0},
+        "carbon": {
+            "intensity_g_per_kwh": 400.0,
+            "intensity_source": "a table",
+            "region": "USA/kansas",
+        },
+        "tool": {"name": "codecarbon", "version": "3.3"},
+        "hardware": {"cpu": "a processor", "gpu": None, "ram_gb": 8.0},
+        "metrics": {},
+        "otel": {"trace_id": None, "span_name": "train", "latency_ms": 60000.0},
+        **changes,
+    }
+
+
+def xai_document(*, delta=0.01, stability=0.95, **changes) -> dict:
+    return {
+        "schema_version": "1",
+        "method": "integrated-gradients",
+        "library": "captum",
+        "baseline": "mean of the sample",
+        "step_count": 32,
+        "sample_count": 8,
+        "seed": 1,
+        "convergence_delta": delta,
+        "features": [{"name": "row 1", "importance_ratio": 1.0}],
+        "stability": {"seed_count": 2, "min_correlation": stability},
+        "notes": [],
+        **changes,
+    }
+
+
+def make_content(**documents) -> ReleaseContent:
+    """Return good content; ``telemetry`` and ``xai`` replace those documents."""
+    values = {
+        "care.json": {"care": {}},
+        "model_metadata.json": {"model_name": MODEL, "release_version": RELEASE_VERSION},
+        "provenance/provenance.json": {},
+        "sbom.spdx.json": {},
+        "stac/model-item.json": {"properties": {"model:version": RELEASE_VERSION}},
+        "telemetry/training.json": documents.get("telemetry", telemetry_document()),
+        "xai/summary.json": documents.get("xai", xai_document()),
+    }
+    problems = {
+        "texts": (),
+        "pickles": (),
+        "prov:provenance/provenance.json": (),
+        "stac:stac/model-item.json": (),
+        "sbom:sbom.spdx.json": (),
+    }
+    return ReleaseContent({p: Document(v) for p, v in values.items()}, {}, problems)
+
+
+def with_problem(content: ReleaseContent, name: str, *sentences: str) -> ReleaseContent:
+    return replace(content, problems={**content.problems, name: sentences})
+
+
+def without_document(content: ReleaseContent, path: str) -> ReleaseContent:
+    kept = {p: d for p, d in content.documents.items() if p != path}
+    gone = {k: v for k, v in content.problems.items() if not k.endswith(f":{path}")}
+    return replace(content, documents=kept, problems=gone)
+
+
+def make_binding(policy: Policy | None = None, **changes) -> Binding:
+    digest = policy.digest if policy else None
+    return replace(Binding(MODEL, RELEASE_VERSION, RELEASE_ID, digest, VERSION), **changes)
+
+
+def attest(
+    kind: str, claims: dict, binding: Binding, *signers: str, at: datetime = NOW, **changes
+) -> AttestationReport:
+    """Return what verifying a good envelope would have given."""
+    statement = build_statement(kind, binding, claims, at)
+    report = AttestationReport(
+        ok=True,
+        kind=kind,
+        statement=statement,
+        signers=signers,
+        problems=(),
+        binding=binding,
+        claims=claims,
+        issued_at=at,
+        digest=digest_json([statement, list(signers)]),
+    )
+    return replace(report, **changes)
+
+
+def validation_claims(**changes) -> dict:
+    return {
+        "metrics": {"nrmse": 0.1, "nbias": 0.0},
+        "determinism": {"identical": True, "digest": RELEASE_ID},
+        **changes,
+    }
+
+
+def make_validation(*, claims=None, signed_by="validator", binding=None, **changes):
+    bound = binding or make_binding(version=None)
+    return attest("validation", claims or validation_claims(), bound, signed_by, **changes)
+
+
+def make_canary(policy: Policy, *, claims=None, signed_by="controller", binding=None, **changes):
+    said = {"verdict": "PASS", "epoch": EPOCH, "sample_count": 400} if claims is None else claims
+    bound = binding or make_binding(policy)
+    return attest("canary-verdict", said, bound, signed_by, **changes)
+
+
+def make_vote(
+    policy: Policy, name: str, choice="approve", *, move=None, binding=None, voter=None, **changes
+):
+    proposal = replace(
+        proposal_of(RELEASE_ID, policy, move or make_move()),
+        **({"release_id": binding.release_id} if binding else {}),
+    )
+    claims = build_vote_claims(proposal, voter or name, choice, "as I see it")
+    return attest("vote", claims, binding or make_binding(policy), name, **changes)
+
+
+def make_screening(*checks: Check) -> Screening:
+    found = checks or (Check("masking", Status.NO_KNOWN_CONFLICT),)
+    return Screening(max(c.status for c in found), found, RELEASE_ID)
+
+
+def make_evidence(policy: Policy | None = None, **changes) -> Evidence:
+    """Return evidence that passes every gate of a policy."""
+    policy = policy or base_policy()
+    attestations = changes.pop("attestations", None)
+    if attestations is None:
+        attestations = (
+            make_validation(),
+            make_canary(policy),
+            *(make_vote(policy, name) for name in PEOPLE),
+        )
+    evidence = Evidence(
+        manifest=make_manifest(),
+        manifest_problem="",
+        content=make_content(),
+        signature=SignatureReport(
+            ok=True, signer="trainer", problems=(), key_id=signer("trainer").public_key.key_id
+        ),
+        attestations=tuple(attestations),
+        envelope_digests=tuple(report.digest for report in attestations),
+        screening=make_screening(),
+        target_release_id=RELEASE_ID,
+    )
+    return replace(evidence, **changes)
+
+
+def nothing() -> Evidence:
+    """Return the evidence of a place where nothing is."""
+    return Evidence(None, "no such directory", ReleaseContent({}, {}), None, (), (), None)
+
+
+def ask(gate: str, evidence: Evidence, policy: Policy | None = None, move: Move | None = None):
+    """Return (verdict, codes) of one gate."""
+    findings = GATES[gate](evidence, policy or base_policy(), move or make_move())
+    return str(worst(f.verdict for f in findings)), [f.code for f in findings]
