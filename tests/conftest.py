@@ -72,3 +72,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def plain_environ() -> dict[str, str]:
+    """Return the environment without what MLflow's in-process tests left in it."""
+    kept = ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
+    return {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_") or k in kept}

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.timeout(600)
-def test_one_release_goes_from_training_to_production_and_a_worse_one_back() -> None:
-    environ = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+def test_one_release_goes_from_training_to_production_and_a_worse_one_back(plain_environ) -> None:
+    environ = {**plain_environ, "COLUMNS": "200", "TERM": "dumb"}
     done = subprocess.run(
         [sys.executable, ROOT / "projects" / "demo" / "demo.py", "--size", "small"],
         env=environ,

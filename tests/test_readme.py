@@ -1,4 +1,3 @@
-import os
 import re
 import subprocess
 import sys
@@ -7,10 +6,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_five_lines_of_the_readme_work_as_pasted(tmp_path) -> None:
+def test_the_five_lines_of_the_readme_work_as_pasted(tmp_path, plain_environ) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(block.splitlines()) == 5
-    environ = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    environ = {**plain_environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     kfm = Path(sys.executable).parent / "kfm"
     subprocess.run(
         [kfm, "keys", "new", "trainer"], cwd=tmp_path, env=environ, check=True, capture_output=True

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEFAULT_FAMILY = "baseline"
+MIN_BYZANTINE = 4
+"""Members below which no liar can be tolerated (3f + 1 with f = 1)."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -246,6 +248,10 @@ def load_policies(folder: Path | None) -> PolicySet:
 
 def lint_policy(policy: Policy) -> list[str]:
     """Return what a policy will do that its author may not expect; often nothing."""
+    return [*_lint_trust(policy), *_lint_levels(policy)]
+
+
+def _lint_trust(policy: Policy) -> list[str]:
     notes: list[str] = []
     trust = policy.trust
     asked = {name for names in policy.levels.model_dump().values() for name in names}
@@ -259,18 +265,26 @@ def lint_policy(policy: Policy) -> list[str]:
     size = len(trust.council.members)
     if "votes" in asked and not size:
         notes.append("trust.council.members is empty: gate votes can never pass")
-    elif "votes" in asked and trust.council.threshold == "byzantine" and size < 4:  # noqa: PLR2004 - 3f+1, f=1
+    elif "votes" in asked and trust.council.threshold == "byzantine" and size < MIN_BYZANTINE:
         notes.append(f"trust.council has {size} members: Byzantine fault tolerance needs 4")
-    for name in sorted(asked):
-        mode = policy.gate(name).mode
-        if mode != "enforce":
-            notes.append(f"gates.{name}.mode is {mode}: it records and never refuses")
-    for level, names in policy.levels.model_dump().items():
-        if "metrics" in names and "validation" not in names:
-            notes.append(f"levels.{level}: metrics without validation asks neither age nor identity")
-    if not {"care", "integrity", "signature"} & set(policy.levels.production):
-        notes.append("levels.production: without care, integrity or signature nothing is restored")
     shared = {k.public_key for k in trust.signers} & {k.public_key for k in trust.validators}
     if shared - {None}:
         notes.append("one key is both signer and validator: nobody validates their own release")
+    return notes
+
+
+def _lint_levels(policy: Policy) -> list[str]:
+    notes: list[str] = []
+    levels = policy.levels.model_dump()
+    for name in sorted({name for names in levels.values() for name in names}):
+        mode = policy.gate(name).mode
+        if mode != "enforce":
+            notes.append(f"gates.{name}.mode is {mode}: it records and never refuses")
+    notes += [
+        f"levels.{level}: metrics without validation asks neither age nor identity"
+        for level, names in levels.items()
+        if "metrics" in names and "validation" not in names
+    ]
+    if not {"care", "integrity", "signature"} & set(policy.levels.production):
+        notes.append("levels.production: without care, integrity or signature nothing is restored")
     return notes

@@ -1,0 +1,103 @@
+"""Measure what is promised and what is stated, each against a peer in the same run.
+
+``python tests/bench/run.py [--size small|full] [--only NAME] [--output FILE] [--no-goals]``
+prints one Markdown table. Exit status 1: a promised ratio was missed. A number that noise leaves
+undecided is named as such and does not fail the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from processes import QUIET, stop_on_terminate
+from report import Outcome, write_table
+
+if TYPE_CHECKING:
+    from report import Row
+
+BENCHES = ("import_mlflow", "verify_release", "transition", "serving")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--size", choices=("small", "full"), default="full")
+    parser.add_argument("--only", choices=BENCHES, help="run one bench")
+    parser.add_argument("--output", type=Path, help="write the table here, too")
+    parser.add_argument("--no-goals", action="store_true", help="exit 0 even if a goal is missed")
+    return parser.parse_args()
+
+
+def _tell(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _without_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list[Row]:
+    rows: list[Row] = []
+    if "import_mlflow" in wanted:
+        import import_mlflow
+
+        _tell("import mlflow, in fresh processes")
+        (work_dir / "import").mkdir()
+        rows += import_mlflow.measure(size, work_dir / "import")
+    if "verify_release" in wanted:
+        import verify_release
+
+        _tell("verify a release")
+        rows += verify_release.measure(size, work_dir / "verify")
+    return rows
+
+
+def _with_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list[Row]:
+    import registries
+
+    rows: list[Row] = []
+    with registries.governed_server(work_dir) as governed:
+        _tell("train, sign, validate and register a small release")
+        release_dir = registries.make_release(governed, work_dir)
+        if "transition" in wanted:
+            import transition
+
+            with registries.plain_server(work_dir) as plain_port:
+                registries.register_copy(plain_port, release_dir)
+                _tell("stage transitions, governed and plain")
+                rows += transition.measure(size, governed.port, plain_port)
+    if "serving" in wanted:
+        import serving
+
+        _tell("serving: router and canary, mlflow models serve, bare Ray Serve")
+        rows += serving.measure(size, release_dir, work_dir)
+    return rows
+
+
+def main() -> int:
+    """Run the benches that were asked for, and print the table."""
+    options = _options()
+    os.environ.update(QUIET)
+    stop_on_terminate()
+    wanted = (options.only,) if options.only else BENCHES
+    load_average, started_s = os.getloadavg()[0], time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kfm-bench-") as folder:
+        rows = _without_servers(wanted, options.size, Path(folder))
+        if {"transition", "serving"} & set(wanted):
+            rows += _with_servers(wanted, options.size, Path(folder))
+    table = write_table(
+        rows, size=options.size, load_average=load_average, wall_s=time.monotonic() - started_s
+    )
+    print(table)
+    if options.output:
+        options.output.write_text(table, encoding="utf-8")
+    for row in rows:
+        if row.outcome not in (None, Outcome.KEPT):
+            _tell(f"goal {row.goal} of {row.what}: {row.ratio.median:.3f}, {row.outcome}")
+    is_missed = any(row.outcome is Outcome.MISSED for row in rows)
+    return 1 if is_missed and not options.no_goals else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
