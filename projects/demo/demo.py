@@ -38,6 +38,7 @@ from task import open_fields  # noqa: E402 - same
 MODEL = "climate-downscaler"
 COUNCIL = ("council-1", "council-2", "council-3", "council-4-indigenous-representative")
 CANARY_RATIO = 0.1
+RATE_PER_S, QUIET_RATE_PER_S = 100.0, 25.0
 MIN_SAMPLES = {"default": 200, "small": 60}
 REPORTS = ("rollback_report.json", "drift_summary.json", "sovereignty_conflict.json")
 
@@ -365,8 +366,11 @@ class Demo:
             "A worse release: trained on shuffled targets, validated on the calmest patches",
             "numbers on paper can be good and the model bad",
         ):
+            # Fewer questions meanwhile: two cores are to train, too.
+            self.traffic.rate_per_s = QUIET_RATE_PER_S
             self.release("v1.1.0", shuffle_targets="yes", selection="calmest")
             self.to_staging(2)
+            self.traffic.rate_per_s = RATE_PER_S
         with board.step(
             "Its canary", "what live traffic shows takes it back, registry and traffic together"
         ):
@@ -396,7 +400,7 @@ def build(options: argparse.Namespace, folder: Path) -> Demo:
         folder=folder,
         rows=rows,
         client=MlflowClient(server, server),
-        traffic=Traffic(f"{endpoint}/invocations", rows),
+        traffic=Traffic(f"{endpoint}/invocations", rows, rate_per_s=RATE_PER_S),
     )
 
 

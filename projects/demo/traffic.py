@@ -64,8 +64,8 @@ class Traffic:
 
     def _ask(self) -> None:
         session = requests.Session()
-        pause_s = self.client_count / self.rate_per_s
         while not self._stop.is_set():
+            pause_s = self.client_count / self.rate_per_s
             number = next(self._numbers)
             row: Any = self.rows[number % len(self.rows)][None].tolist()
             started_s = time.monotonic()
