@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
+from kfm_mlflow.canonical import digest_bytes, write_bytes
 from kfm_mlflow.errors import ManifestError, StorageError
-from kfm_mlflow.release.bundle import Bundle, bundle_at, evidence_uri
+from kfm_mlflow.release.bundle import SIGNATURE_FILE, Bundle, bundle_at, evidence_uri
 from kfm_mlflow.release.manifest import Manifest, build_manifest
 
 if TYPE_CHECKING:
@@ -133,6 +134,29 @@ def _copy(bundle: Bundle, target: Path) -> None:
         )
 
 
+def _add_evidence(bundle: Bundle, frozen: Path) -> None:
+    """Add what is said about a frozen release since; what was said before stays."""
+    if not bundle.evidence_dir.is_dir() or frozen.resolve() == bundle.evidence_dir.resolve():
+        return
+    known = {path.read_bytes() for path in frozen.iterdir()} if frozen.is_dir() else set()
+    new = [p for p in sorted(bundle.evidence_dir.iterdir()) if p.read_bytes() not in known]
+    if not new:
+        return
+    frozen.parent.chmod(0o755)
+    frozen.mkdir(exist_ok=True)
+    frozen.chmod(0o755)
+    try:
+        for path in new:
+            data = path.read_bytes()
+            # The gates have just verified this signature, so it replaces one that they no longer take.
+            taken = (frozen / path.name).exists() and path.name != SIGNATURE_FILE
+            name = f"{digest_bytes(data)[7:19]}-{path.name}" if taken else path.name
+            write_bytes(frozen / name, data, mode=0o444)
+    finally:
+        frozen.chmod(0o555)
+        frozen.parent.chmod(0o555)
+
+
 def _protect(root: Path) -> None:
     for path in sorted(root.rglob("*"), reverse=True):
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -184,6 +208,7 @@ def freeze(bundle: Bundle, manifest: Manifest, area: ArtifactArea) -> str:
     final = root / FROZEN_PREFIX / key
     if final.is_dir():
         _verify_copy(final / "release", manifest)
+        _add_evidence(bundle, bundle_at(final / "release").evidence_dir)
         return area.frozen_uri(manifest.release_id)
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=final.parent))

@@ -111,15 +111,15 @@ class RemoteRegistry:
         try:
             value = answer.json()
         except ValueError:
-            value = {}
-        if answer.ok:
+            value = None
+        if answer.ok and value is not None:
             return value
         message = (
             str(value.get("message") or f"HTTP {answer.status_code}")
             if isinstance(value, dict)
             else "refused"
         )
-        if answer.status_code == _NOT_FOUND and not value:
+        if value is None and (answer.ok or answer.status_code == _NOT_FOUND):
             message = "this server has no kfm pages; start it with `kfm server`"
         kinds: dict[int, type[KfmError]] = {
             403: RefusedError,

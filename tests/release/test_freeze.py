@@ -53,6 +53,20 @@ def test_freezing_twice_is_once(tmp_path, bundle) -> None:
     assert len(list((tmp_path / "artifacts" / "kfm-frozen").iterdir())) == 1
 
 
+def test_evidence_that_came_later_is_added_and_none_is_lost(tmp_path, bundle) -> None:
+    manifest = build_manifest(bundle.release_dir)
+    first = bundle.evidence_dir / "validation-a.intoto.json"
+    first.write_bytes(b"old")
+    uri = freeze(bundle, manifest, area(tmp_path))
+    first.write_bytes(b"renewed")
+    (bundle.evidence_dir / "validation-b.intoto.json").write_bytes(b"another")
+    freeze(bundle, manifest, area(tmp_path))
+    freeze(bundle, manifest, area(tmp_path))
+    with local_bundle(area(tmp_path).resolve(uri)) as copy:
+        assert sorted(data for _, data in copy.read_envelopes()) == [b"another", b"old", b"renewed"]
+        assert copy.signature_path.read_bytes() == b"sig"
+
+
 def test_a_release_that_changes_while_it_is_frozen_leaves_nothing(tmp_path, bundle) -> None:
     manifest = build_manifest(bundle.release_dir)
     (bundle.release_dir / "MLmodel").write_bytes(b"changed after the gates judged")
