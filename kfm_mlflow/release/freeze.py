@@ -148,7 +148,7 @@ def _add_evidence(bundle: Bundle, frozen: Path) -> None:
     try:
         for path in new:
             data = path.read_bytes()
-            # The gates have just verified this signature, so it replaces one that they no longer take.
+            # The gates have just verified this signature: it replaces one no longer taken.
             taken = (frozen / path.name).exists() and path.name != SIGNATURE_FILE
             name = f"{digest_bytes(data)[7:19]}-{path.name}" if taken else path.name
             write_bytes(frozen / name, data, mode=0o444)
