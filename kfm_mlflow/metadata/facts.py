@@ -39,7 +39,10 @@ __all__ = [
     "utc_text",
 ]
 
-RELEASE_VERSION_PATTERN = r"^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$"
+RELEASE_VERSION_PATTERN = (
+    r"^(?=.{2,64}$)v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$"
+)
+"""``v1.2.3`` or ``v1.2.3-rc.1``, at most 64 characters, which is what the registry keeps."""
 _CHUNK_BYTES = 1 << 20
 
 

@@ -46,6 +46,7 @@ def test_instants_are_written_in_utc_whatever_their_zone():
     [
         (made_facts.make_release, {"release_version": "1.2.0"}),
         (made_facts.make_release, {"release_version": "v1.2"}),
+        (made_facts.make_release, {"release_version": "v1.2.3-" + "a" * 58}),
         (made_facts.make_release, {"predecessor": "v1.2.0"}),
         (made_facts.make_release, {"model_name": "a/b"}),
         (made_facts.make_release, {"bbox": (258.0, 37.0, 265.0, 40.0)}),
