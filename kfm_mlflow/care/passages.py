@@ -12,6 +12,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 KM_PER_DEGREE = 111.32
 _MIN_SIMILARITY_PCT = 90.0
 _MIN_FUZZY_LENGTH = 6
+_REMEMBERED_COUNT, _REMEMBERED_LENGTH = 512, 2**18
 _MAX_GAP = 40
 _MINUS = "\u2212\u2013"  # typographic minus and en dash stand for a sign in prose
 _TO_ASCII_MINUS = str.maketrans(dict.fromkeys(_MINUS, "-"))
@@ -104,12 +106,22 @@ def _has_run(words: list[str], run: list[str]) -> bool:
     return any(words[i : i + len(run)] == run for i in range(len(words) - len(run) + 1))
 
 
-def find_places(text: str) -> Iterator[Place]:
-    """Yield every pair of numbers that may be a latitude and a longitude.
+def find_places(text: str) -> tuple[Place, ...]:
+    """Return every pair of numbers that may be a latitude and a longitude.
 
     A pair without hemisphere letters is tried both ways; which of them is a place somebody cares
-    about is for the caller to decide.
+    about is for the caller to decide. Texts that are not huge are remembered: a release is
+    screened at every move.
     """
+    return _remembered(text) if len(text) <= _REMEMBERED_LENGTH else tuple(_pairs(text))
+
+
+@lru_cache(maxsize=_REMEMBERED_COUNT)
+def _remembered(text: str) -> tuple[Place, ...]:
+    return tuple(_pairs(text))
+
+
+def _pairs(text: str) -> Iterator[Place]:
     sexagesimal = list(_dms_angles(text))
     covered = {at for angle in sexagesimal for at in range(angle.start, angle.end)}
     decimal = [angle for angle in _decimal_angles(text) if angle.start not in covered]
