@@ -380,16 +380,19 @@ class Demo:
             self.observe_records()
 
 
-def build(options: argparse.Namespace, folder: Path) -> Demo:
+def load_rows(data: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return fair patches for the clients to ask about."""
+    fields, _ = open_fields(data)
+    return np.ascontiguousarray(live_patches(fields, count=512, seed=2024).coarse)
+
+
+def build(options: argparse.Namespace, folder: Path, data: str, rows: Any) -> Demo:
     """Prepare a demo in a folder; nothing is started yet."""
     server, endpoint = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     environ = environment(folder, server)
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
-    data = options.data if options.data == "generated" else str(Path(options.data).resolve())
-    fields, _ = open_fields(data)
-    rows = np.ascontiguousarray(live_patches(fields, count=512, seed=2024).coarse)
     return Demo(
         board=Board(),
         processes=Processes(folder, environ),
@@ -413,8 +416,10 @@ def main() -> int:
         "--keep", action="store_true", help="leave everything up and print the URLs"
     )
     options = parser.parse_args()
+    data = options.data if options.data == "generated" else str(Path(options.data).resolve())
+    rows = load_rows(data)  # Data that cannot be read stops here, before anything is made.
     folder = Path(tempfile.mkdtemp(prefix="kfm-demo-"))
-    demo = build(options, folder)
+    demo = build(options, folder, data, rows)
     finished = False
     try:
         demo.play()
