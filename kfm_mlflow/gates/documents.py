@@ -100,12 +100,13 @@ def _at_most(label: str, name: str, value: float, limit: float | None, unit: str
     if limit is None:
         return []
     passed = value <= limit
+    shown = "" if unit == "1" else f" {unit}"
     return [
         Finding(
             f"{label}_WITHIN" if passed else f"{label}_EXCEEDED",
             Verdict.PASS if passed else Verdict.FAIL,
-            f"{name} {value:g} {unit} of {limit:g}",
-            f"{name} is {value:g} {unit}, at most {limit:g} {unit} is allowed",
+            f"{name} {value:g}{shown} of {limit:g}",
+            f"{name} is {value:g}{shown}, at most {limit:g}{shown} is allowed",
             observed=f"{value:g}",
             limit=f"<= {limit:g}",
             unit=unit,
@@ -164,7 +165,7 @@ def xai(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
             "XAI_STABLE" if stable else "XAI_UNSTABLE",
             Verdict.PASS if stable else Verdict.FAIL,
             f"XAI stability {stability:.2f}",
-            "lowest correlation between explanations over seeds",
+            f"explanations agree to {stability:.3g}, at least {settings.min_stability:g} is asked",
             observed=f"{stability:g}",
             limit=f">= {settings.min_stability:g}",
         )
