@@ -23,9 +23,12 @@ from kfm_mlflow.registry import records
 from kfm_mlflow.registry.moves import Expectation, parse_version
 from kfm_mlflow.registry.store import KfmStore
 from kfm_mlflow.registry.translate import answer_to, to_mlflow
+from kfm_mlflow.release.bundle import SIGNATURE_FILE, evidence_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from kfm_mlflow.registry.records import ReleaseRow
 
 api = Blueprint("kfm_api", __name__, url_prefix="/kfm/api/v1")
 MAX_BODY_BYTES = 8 * 2**20
@@ -132,7 +135,21 @@ def model_version(name: str, version: int) -> Any:
         "release": None
         if row is None
         else {"id": row.release_id, "version": row.release_version, "frozen_uri": row.frozen_uri},
+        "integrity": None if row is None else integrity_block(row),
         "attestations": [envelope.decode() for envelope in snapshot.envelopes],
+    }
+
+
+def integrity_block(row: ReleaseRow) -> dict[str, Any]:
+    """Return the integrity block of a registry entry (climate deployment, section 3).
+
+    ``hash`` is the release id; ``signature`` says where the frozen signature lies, since it can
+    not be inside what it signs.
+    """
+    return {
+        "hash": row.release_id,
+        "signature": f"{evidence_uri(row.frozen_uri)}/{SIGNATURE_FILE}",
+        "immutable": True,
     }
 
 

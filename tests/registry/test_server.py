@@ -145,6 +145,12 @@ def test_staging_over_rest_points_to_the_frozen_copy(server, world, staged):
     assert uri == f"mlflow-artifacts:/kfm-frozen/{key}/release"
     version = server.client().get_model_version_by_alias(NAME, "staging")
     assert (int(version.version), version.current_stage) == (staged, "Staging")
+    entry = server.ask("GET", f"{KFM}/models/{NAME}/versions/{staged}").json()
+    assert entry["integrity"]["hash"] == digest_of(world.releases[1])
+    assert entry["integrity"]["immutable"] is True
+    path = entry["integrity"]["signature"].removeprefix("mlflow-artifacts:/")
+    signature = server.ask("GET", f"{PROXIES[0]}/{path}")
+    assert signature.json()["dsseEnvelope"]["payloadType"] == "application/vnd.in-toto+json"
 
 
 _LOAD = """
