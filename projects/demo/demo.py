@@ -389,7 +389,7 @@ def load_rows(data: str) -> np.ndarray[Any, np.dtype[np.float32]]:
 def build(options: argparse.Namespace, folder: Path, data: str, rows: Any) -> Demo:
     """Prepare a demo in a folder; nothing is started yet."""
     server, endpoint = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-    environ = environment(folder, server)
+    environ = environment(server)
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)

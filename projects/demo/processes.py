@@ -30,7 +30,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment(folder: Path, server: str) -> dict[str, str]:
+def environment(server: str) -> dict[str, str]:
     """Return the environment of everything that the demo runs."""
     return {
         **os.environ,
@@ -43,7 +43,6 @@ def environment(folder: Path, server: str) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
         "GIT_PYTHON_REFRESH": "quiet",
-        "KFM_DEMO_DIR": str(folder),
     }
 
 
