@@ -22,7 +22,7 @@ _COMMANDS = {
     "check": ("kfm_mlflow.cli.registry", "check", "Evaluate a move without making it."),
     "move": ("kfm_mlflow.cli.registry", "move", "Move a version to a level."),
     "vote": ("kfm_mlflow.cli.registry", "vote", "Cast a signed vote on a move."),
-    "ledger": ("kfm_mlflow.cli.registry", "ledger", "Show and verify the ledger."),
+    "ledger": ("kfm_mlflow.cli.ledger", "ledger", "Show and verify the ledger."),
     "rollout": ("kfm_mlflow.cli.rollout", "rollout", "Serve a model and run its rollouts."),
 }
 

@@ -92,6 +92,8 @@ def create_app() -> Any:
     from mlflow.environment_variables import _MLFLOW_SGI_NAME
     from mlflow.server import app as flask_app
 
+    # These two put their routes on the blueprint.
+    from kfm_mlflow.registry import ledger_api, policy_api  # noqa: F401
     from kfm_mlflow.registry.api import api
     from kfm_mlflow.registry.pages import pages
 
