@@ -2,6 +2,7 @@ import hashlib
 import json
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,35 @@ def test_canonical_bytes_survive_reading_and_writing(value: object) -> None:
     once = canonical_bytes(value)
     assert canonical_bytes(parse_json(once, where="x")) == once
     assert canonical_bytes(json.loads(once)) == once
+
+
+# Keys as Python allows them, and numbers that JSON and RFC 8785 write apart.
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(ANYTHING)
+def test_every_value_is_written_or_refused_as_the_reference_implementation_does(
+    value: object,
+) -> None:
+    try:
+        expected = rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, ValueError):
+        with pytest.raises(InputError, match="canonical JSON"):
+            canonical_bytes(value)
+    else:
+        assert canonical_bytes(value) == expected
+
+
+def test_keys_are_sorted_by_utf_16_units() -> None:
+    # RFC 8785, section 3.2.3: U+1F600 is a surrogate pair, and so stands before U+FB33.
+    value = {"\ufb33": 1, "\U0001f600": 2}
+    assert canonical_bytes(value) == '{"\U0001f600":2,"\ufb33":1}'.encode()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**53 + 1, {1: 2}, object()])

@@ -58,8 +58,6 @@ def integrity(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
 
 def completeness(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether every required file is there, valid, and nothing executable is among them."""
-    from kfm_mlflow.metadata.schemas import schema_problems
-
     settings = policy.gates.completeness
     paths = set(evidence.manifest.digests) if evidence.manifest else set()
     findings: list[Finding] = []
@@ -99,13 +97,9 @@ def completeness(evidence: Evidence, policy: Policy, move: Move) -> list[Finding
         for sentence in evidence.content.problems.get("pickles", ())
     ]
     for path, schema in (settings.schemas if settings else {}).items():
-        document = evidence.content.document(path)
-        sentences = (
-            [document.problem] if document.problem else schema_problems(schema, document.value)
-        )
         findings += [
             Finding("DOCUMENT_INVALID", Verdict.FAIL, f"{path} invalid", f"{path}: {sentence}")
-            for sentence in sentences
+            for sentence in evidence.content.schema_problems(path, schema)
         ]
     findings += _identity(evidence, move)
     return findings or [

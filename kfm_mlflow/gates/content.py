@@ -48,10 +48,27 @@ class ReleaseContent:
     documents: Mapping[str, Document]
     texts: Mapping[str, str]
     problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    _judged: dict[tuple[str, str], tuple[str, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def document(self, path: str) -> Document:
         """Return a document, or one that says it is missing."""
         return self.documents.get(path, Document(problem=f"{path}: missing"))
+
+    def schema_problems(self, path: str, schema: str) -> tuple[str, ...]:
+        """Return why a document does not satisfy one of our schemas; empty when it does.
+
+        Asked once per document and schema, for it follows from the bytes alone.
+        """
+        from kfm_mlflow.metadata.schemas import schema_problems
+
+        document = self.document(path)
+        if document.problem:
+            return (document.problem,)
+        if (path, schema) not in self._judged:
+            self._judged[path, schema] = tuple(schema_problems(schema, document.value))
+        return self._judged[path, schema]
 
     def mapping(self, path: str) -> dict[str, Any]:
         """Return a document's value when it is an object, else an empty one."""

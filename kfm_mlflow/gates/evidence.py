@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import EvidenceError, ManifestError
 from kfm_mlflow.gates.content import ContentMemory, ReleaseContent
-from kfm_mlflow.release.manifest import build_manifest
+from kfm_mlflow.release.manifest import DigestMemory, build_manifest
 from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.keys import TrustedKey
 from kfm_mlflow.trust.signing import FOREIGN_KEY, verify_release
@@ -138,6 +138,7 @@ class EvidenceReader:
     """Reads evidence, remembering what follows from bytes alone."""
 
     memory: ContentMemory = field(default_factory=ContentMemory)
+    digests: DigestMemory = field(default_factory=DigestMemory)
 
     def read(
         self,
@@ -163,7 +164,7 @@ class EvidenceReader:
         problem = ""
         content = ReleaseContent({}, {})
         try:
-            manifest = build_manifest(bundle.release_dir)
+            manifest = build_manifest(bundle.release_dir, self.digests)
             content = self.memory.read(bundle.release_dir, manifest)
         except ManifestError as exc:
             problem = str(exc)

@@ -210,7 +210,7 @@ class Admission:
         problems: list[str] = []
         try:
             with local_bundle(area_from(self.environ).resolve(row.frozen_uri)) as bundle:
-                found = build_manifest(bundle.release_dir).release_id
+                found = build_manifest(bundle.release_dir, self.reader.digests).release_id
                 if found != row.release_id:
                     problems.append(
                         f"v{snapshot.production} has changed: {found} is not {row.release_id}"

@@ -7,7 +7,8 @@ Invariants:
    differently, or git's own files make the whole directory no release.
 3. The release id is the SHA-256 of the manifest in RFC 8785 form. Names are part of it, so a
    renamed file is another release (unlike the OMS root digest).
-4. Each file is read once.
+4. Each file is read once, and not again while the kernel says that nobody wrote to it
+   (see :class:`DigestMemory`; docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 import unicodedata
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from kfm_mlflow.canonical import digest_json, digest_stream, parse_digest
@@ -28,6 +33,10 @@ SCHEMA_VERSION = "1"
 MAX_FILE_COUNT = 100_000
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _THREADS = min(8, os.cpu_count() or 1)
+_SETTLED_NS = 2 * 10**9
+"""How long a file must have been left alone before its digest is remembered: two writes within
+one tick of a file system's clock look like one."""
+_REMEMBERED_COUNT = 100_000
 
 
 @dataclass(frozen=True, order=True)
@@ -55,12 +64,12 @@ class Manifest:
             ],
         }
 
-    @property
+    @cached_property
     def release_id(self) -> str:
         """``sha256:<hex>`` of the canonical manifest."""
         return digest_json(self.to_dict())
 
-    @property
+    @cached_property
     def digests(self) -> dict[str, str]:
         """Path -> ``sha256:<hex>``."""
         return {entry.path: entry.digest for entry in self.files}
@@ -138,23 +147,93 @@ def _walk(root: Path) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def _entry(item: tuple[str, Path]) -> FileEntry:
-    relative, path = item
+class DigestMemory:
+    """Remembers digests of files that nobody wrote to since; safe between threads.
+
+    A file is the same while device, inode, size, modification and change time are. The kernel
+    sets the change time itself at every write, rename and chmod; only who can set the clock or
+    write to the disk's blocks gets around it, and neither is kept out by hashing once more.
+    """
+
+    def __init__(self, size: int = _REMEMBERED_COUNT) -> None:
+        """Remember at most ``size`` files, the least recently used forgotten first."""
+        self._size = size
+        self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._lock = Lock()
+
+    @staticmethod
+    def _key(state: os.stat_result) -> tuple[int, ...]:
+        return (
+            state.st_dev,
+            state.st_ino,
+            state.st_size,
+            state.st_mtime_ns,
+            state.st_ctime_ns,
+        )
+
+    def recall(self, state: os.stat_result) -> str | None:
+        """Return the digest of a file in this state; None when it must be read."""
+        key = self._key(state)
+        with self._lock:
+            digest = self._known.get(key)
+            if digest is not None:
+                self._known.move_to_end(key)
+            return digest
+
+    def keep(self, state: os.stat_result, digest: str, read_at_ns: int) -> None:
+        """Remember a digest, unless the file was written to just before it was read.
+
+        Args:
+            state: State of the file, the same before and after it was read.
+            digest: ``sha256:<hex>`` of its bytes.
+            read_at_ns: When reading began, in nanoseconds since 1970.
+        """
+        if max(state.st_mtime_ns, state.st_ctime_ns) > read_at_ns - _SETTLED_NS:
+            return
+        with self._lock:
+            self._known[self._key(state)] = digest
+            while len(self._known) > self._size:
+                self._known.popitem(last=False)
+
+
+def _entry(relative: str, path: Path, memory: DigestMemory | None) -> FileEntry:
     # O_NOFOLLOW: a file swapped for a link after the walk is refused, not followed.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(handle, "rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
+        before, read_at_ns = os.fstat(stream.fileno()), time.time_ns()
         digest = digest_stream(stream)
-        if stream.tell() not in (0, size) or os.fstat(stream.fileno()).st_size != size:
+        after = os.fstat(stream.fileno())
+        if stream.tell() not in (0, before.st_size) or after.st_size != before.st_size:
             raise ManifestError("changed while it was read", where=relative)
-    return FileEntry(relative, size, digest)
+    unwritten = (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+    if memory is not None and unwritten:
+        memory.keep(after, digest, read_at_ns)
+    return FileEntry(relative, before.st_size, digest)
 
 
-def build_manifest(root: Path) -> Manifest:
+def _entries(
+    items: list[tuple[str, Path]], memory: DigestMemory | None
+) -> tuple[FileEntry, ...]:
+    known: dict[str, FileEntry] = {}
+    for relative, path in items if memory is not None else ():
+        state = path.lstat()
+        digest = memory.recall(state) if memory is not None and stat.S_ISREG(state.st_mode) else None
+        if digest is not None:
+            known[relative] = FileEntry(relative, state.st_size, digest)
+    unread = [item for item in items if item[0] not in known]
+    if unread:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            read = pool.map(lambda item: _entry(*item, memory), unread)
+            known.update((entry.path, entry) for entry in read)
+    return tuple(known[relative] for relative, _ in items)
+
+
+def build_manifest(root: Path, memory: DigestMemory | None = None) -> Manifest:
     """Read a directory and describe every file in it.
 
     Args:
         root: The release directory.
+        memory: Digests of files read before; None reads every byte.
 
     Returns:
         The manifest; equal directories give equal manifests on every system.
@@ -174,8 +253,7 @@ def build_manifest(root: Path) -> Manifest:
         if twin != relative:
             raise ManifestError(f"differs from {twin!r} only by case", where=relative)
     try:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return Manifest(tuple(pool.map(_entry, items)))
+        return Manifest(_entries(items, memory))
     except OSError as exc:
         raise ManifestError(f"cannot be read ({exc.strerror})", where=str(exc.filename)) from exc
 
