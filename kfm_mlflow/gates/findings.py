@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
@@ -38,6 +39,10 @@ class Finding:
     limit: str = ""
     unit: str = ""
     remedy: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {**vars(self), "verdict": str(self.verdict)}
 
 
 @dataclass(frozen=True)
@@ -136,16 +141,13 @@ class GateReport:
                     "gate": gate.gate,
                     "mode": gate.mode,
                     "verdict": str(gate.verdict),
-                    "findings": [
-                        asdict(finding) | {"verdict": str(finding.verdict)}
-                        for finding in gate.findings
-                    ],
+                    "findings": [finding.to_dict() for finding in gate.findings],
                 }
                 for gate in self.gates
             ],
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """``sha256:<hex>`` of :meth:`to_dict`."""
         return digest_json(self.to_dict())

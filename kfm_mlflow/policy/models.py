@@ -7,6 +7,7 @@ that a level names must be configured, and no level may be without gates.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -277,7 +278,7 @@ class Policy(Written):
         settings: GatePolicy = getattr(self.gates, name)
         return settings
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """``sha256:<hex>`` of the whole resolved policy, keys included."""
         return digest_json(self.model_dump(mode="json"))

@@ -13,14 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlRegisteredModelAlias
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.time import get_current_time_millis
 
 from kfm_mlflow.errors import ConflictError, InputError, RefusedError
 from kfm_mlflow.gates.findings import refusal_sentence
-from kfm_mlflow.policy.levels import ALIASES, STAGES, Level, level_of, level_of_alias
-from kfm_mlflow.registry import records
+from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.registry import reading, records
 from kfm_mlflow.registry.admission import Admission, Decision, Snapshot
 from kfm_mlflow.registry.records import MOVED, REFUSED, ReleaseRow
 from kfm_mlflow.registry.transaction import TransactionalStore
@@ -112,41 +110,34 @@ class MovingStore(TransactionalStore):
             return self._snapshot(session, name, version)
 
     def _snapshot(self, session: Session, name: str, version: int) -> Snapshot:
-        row = self._get_sql_model_version(session, name, version)
+        workspace = self._get_active_workspace()
+        source_uri = reading.source_of(session, workspace, name, version)
+        if source_uri is None:
+            # MLflow's own sentence about what there is not.
+            self._get_sql_model_version(session, name, version)
+            raise AssertionError("MLflow knows a version that is not in its table")
         levels = self._levels(session, name)
         production = next((v for v, level in levels.items() if level is Level.PRODUCTION), None)
         canary = next((v for v, level in levels.items() if level is Level.CANARY), None)
-        frozen = records.release(session, name, version)
+        frozen = records.releases_of(session, name, (version, production or version))
+        release = frozen.get(version)
         return Snapshot(
             model_name=name,
             version=version,
             family=self._family(session, name),
             level=levels.get(version, Level.CANDIDATE),
             epoch=records.epoch(session, name, version),
-            source_uri=row.storage_location or row.source,
+            source_uri=source_uri,
             production=production,
             canary=canary,
-            release=frozen,
-            production_release=records.release(session, name, production) if production else None,
-            envelopes=records.attestations(session, frozen.release_id) if frozen else (),
+            release=release,
+            production_release=frozen.get(production) if production else None,
+            envelopes=records.attestations(session, release.release_id) if release else (),
         )
 
     def _levels(self, session: Session, name: str) -> dict[int, Level]:
         """Return the level of every version above candidate."""
-        aliases: dict[int, list[str]] = {}
-        for row in self._get_query(session, SqlRegisteredModelAlias).filter(
-            SqlRegisteredModelAlias.name == name
-        ):
-            aliases.setdefault(int(row.version), []).append(row.alias)
-        stages = {
-            int(row.version): row.current_stage
-            for row in self._get_query(session, SqlModelVersion).filter(
-                SqlModelVersion.name == name,
-                SqlModelVersion.current_stage.in_(sorted(set(STAGES.values()))),
-            )
-        }
-        found = {v: level_of(stages.get(v), aliases.get(v, ())) for v in {*stages, *aliases}}
-        return {version: level for version, level in found.items() if level is not Level.CANDIDATE}
+        return reading.levels(session, self._get_active_workspace(), name)
 
     def levels(self, name: str) -> dict[int, Level]:
         """Return the level of every version of a model that is above candidate."""
@@ -203,6 +194,7 @@ class MovingStore(TransactionalStore):
         version: int,
         to_level: Level,
         *,
+        snapshot: Snapshot | None = None,
         stage: str | None = None,
         expect: Expectation | None = None,
         restore: int | None = None,
@@ -214,6 +206,7 @@ class MovingStore(TransactionalStore):
             name: Registered model.
             version: Model version.
             to_level: Level asked for.
+            snapshot: What the caller has just read; None reads it.
             stage: MLflow stage that a candidate shall have (``None`` or ``Archived``).
             expect: Refuse with a conflict unless the model's levels are as given.
             restore: On taking down the Production version to candidate, the former Production
@@ -228,7 +221,7 @@ class MovingStore(TransactionalStore):
             raise InputError(
                 "goes with the move of another version to candidate", where=f"restore v{restore}"
             )
-        snapshot = self.snapshot(name, version)
+        snapshot = snapshot or self.snapshot(name, version)
         if expect and (snapshot.production, snapshot.canary) != (expect.production, expect.canary):
             raise ConflictError(
                 f"Production is v{snapshot.production} and canary v{snapshot.canary} of {name}, "
@@ -320,28 +313,13 @@ class MovingStore(TransactionalStore):
     def _write_level(
         self, session: Session, snapshot: Snapshot, level: Level, stage: str | None, frozen_uri: str
     ) -> None:
-        name, version = snapshot.model_name, snapshot.version
-        instant_ms = get_current_time_millis()
-        if level is Level.PRODUCTION:
-            for old in self._get_query(session, SqlModelVersion).filter(
-                SqlModelVersion.name == name,
-                SqlModelVersion.version != version,
-                SqlModelVersion.current_stage == STAGES[Level.PRODUCTION],
-            ):
-                old.current_stage, old.last_updated_time = "Archived", instant_ms
-                session.add(old)
-        row = self._get_sql_model_version(session, name, version)
-        row.current_stage = STAGES.get(level, stage or "Archived")
-        row.last_updated_time = instant_ms
-        if frozen_uri:
-            row.storage_location = frozen_uri
-        row.registered_model.last_updated_time = instant_ms
-        session.add(row)
-        for alias in self._get_query(session, SqlRegisteredModelAlias).filter(
-            SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.version == version
-        ):
-            if level_of_alias(alias.alias) is not None:
-                session.delete(alias)
-        session.flush()
-        for alias_name in ALIASES[level]:
-            SqlAlchemyStore.set_registered_model_alias(self, name, alias_name, str(version))
+        reading.write_level(
+            session,
+            self._get_active_workspace(),
+            snapshot.model_name,
+            snapshot.version,
+            level,
+            stage=stage or "Archived",
+            frozen_uri=frozen_uri,
+            at_ms=get_current_time_millis(),
+        )

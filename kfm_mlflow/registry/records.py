@@ -18,6 +18,7 @@ from kfm_mlflow.registry.transaction import take_lock
 from kfm_mlflow.trust.ledger import GENESIS, row_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -134,18 +135,19 @@ def set_family(session: Session, model: str, name: str) -> None:
     session.execute(insert(tables.model).values(name=model, family=name))
 
 
-def release(session: Session, model: str, version: int) -> ReleaseRow | None:
-    """Return what was frozen for a version."""
-    row = session.execute(
+def releases_of(session: Session, model: str, versions: Iterable[int]) -> dict[int, ReleaseRow]:
+    """Return version -> what was frozen for it, of those versions that were."""
+    rows = session.execute(
         select(tables.release).where(
-            tables.release.c.model == model, tables.release.c.version == version
+            tables.release.c.model == model, tables.release.c.version.in_(sorted(set(versions)))
         )
-    ).first()
-    return (
-        None
-        if row is None
-        else ReleaseRow(row.version, row.release_id, row.release_version, row.frozen_uri)
     )
+    return {
+        int(row.version): ReleaseRow(
+            row.version, row.release_id, row.release_version, row.frozen_uri
+        )
+        for row in rows
+    }
 
 
 def release_version_holder(session: Session, model: str, release_version: str) -> int | None:

@@ -20,7 +20,7 @@ from kfm_mlflow.canonical import parse_json
 from kfm_mlflow.errors import EvidenceError, InputError
 from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.policy.levels import ALIASES, Level, level_of_alias, level_of_stage
-from kfm_mlflow.registry import records
+from kfm_mlflow.registry import reading, records
 from kfm_mlflow.registry.doors import STORE_DOORS, is_ours
 from kfm_mlflow.registry.moves import Expectation, MoveResult, MovingStore, parse_version
 from kfm_mlflow.registry.translate import door, refuse
@@ -32,7 +32,10 @@ class KfmStore(MovingStore):
     """MLflow's model registry on a SQL database, governed."""
 
     def _is_prompt(self, name: str) -> bool:
-        return bool(super().get_registered_model(name)._is_prompt())  # noqa: SLF001 - MLflow has no public test
+        with self.ManagedSessionMaker(read_only=False) as session:
+            found = reading.is_prompt(session, self._get_active_workspace(), name)
+        # MLflow's own sentence about a model that there is not.
+        return bool(super().get_registered_model(name)._is_prompt() if found is None else found)  # noqa: SLF001 - MLflow has no public test
 
     # -- doors that move -----------------------------------------------------------------------
 
@@ -68,7 +71,7 @@ class KfmStore(MovingStore):
                     return super().transition_model_version_stage(
                         name, number, canonical, archive_existing_versions=False
                     )
-        self.move(name, number, wanted, stage=canonical)
+        self.move(name, number, wanted, snapshot=current, stage=canonical)
         return self.get_model_version(name, number)
 
     @door

@@ -211,13 +211,13 @@ def _entry(relative: str, path: Path, memory: DigestMemory | None) -> FileEntry:
     return FileEntry(relative, before.st_size, digest)
 
 
-def _entries(
-    items: list[tuple[str, Path]], memory: DigestMemory | None
-) -> tuple[FileEntry, ...]:
+def _entries(items: list[tuple[str, Path]], memory: DigestMemory | None) -> tuple[FileEntry, ...]:
     known: dict[str, FileEntry] = {}
-    for relative, path in items if memory is not None else ():
+    for relative, path in items if memory else ():
         state = path.lstat()
-        digest = memory.recall(state) if memory is not None and stat.S_ISREG(state.st_mode) else None
+        digest = (
+            memory.recall(state) if memory is not None and stat.S_ISREG(state.st_mode) else None
+        )
         if digest is not None:
             known[relative] = FileEntry(relative, state.st_size, digest)
     unread = [item for item in items if item[0] not in known]

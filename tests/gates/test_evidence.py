@@ -188,7 +188,7 @@ def test_a_release_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatc
     (folder / "care.json").write_text("{}")
     real = build_manifest
 
-    def then_changed(root):
+    def then_changed(root, *memory):
         manifest = real(root)
         (folder / "care.json").write_text('{"care": {}}')
         return manifest

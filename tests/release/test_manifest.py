@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import EvidenceError, ManifestError
 from kfm_mlflow.release.manifest import (
+    DigestMemory,
     build_manifest,
     check_path,
     compare_manifests,
@@ -156,3 +158,45 @@ def test_unsorted_or_repeated_paths_are_refused(tmp_path) -> None:
     for files in (good["files"][::-1], [good["files"][0]] * 2):
         with pytest.raises(EvidenceError, match="sorted and unique"):
             parse_manifest({"schema_version": "1", "files": files})
+
+
+def test_a_file_that_was_written_just_now_is_not_remembered(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    memory = DigestMemory()
+    build_manifest(tmp_path, memory)
+    assert memory.recall((tmp_path / "a").lstat()) is None
+
+
+def test_a_remembered_file_is_read_again_after_any_write(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    memory = DigestMemory()
+    state = path.stat()
+    long_after_ns = state.st_ctime_ns + 10**10
+    memory.keep(state, digest_bytes(b"1"), long_after_ns)
+    assert build_manifest(tmp_path, memory) == build_manifest(tmp_path)
+    while path.stat().st_ctime_ns == state.st_ctime_ns:  # Until the file system's clock ticks.
+        path.write_bytes(b"2")
+    # The same size and modification time again: the change time alone gives it away.
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_mtime_ns == state.st_mtime_ns
+    assert build_manifest(tmp_path, memory).digests == {"a": digest_bytes(b"2")}
+
+
+def test_what_is_remembered_is_not_read(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    memory = DigestMemory()
+    state = path.stat()
+    memory.keep(state, digest_bytes(b"something else"), state.st_ctime_ns + 10**10)
+    assert build_manifest(tmp_path, memory).digests == {"a": digest_bytes(b"something else")}
+
+
+def test_only_so_many_files_are_remembered(tmp_path):
+    memory = DigestMemory(size=1)
+    states = []
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode())
+        states.append((tmp_path / name).stat())
+        memory.keep(states[-1], digest_bytes(name.encode()), states[-1].st_ctime_ns + 10**10)
+    assert [memory.recall(state) for state in states] == [None, digest_bytes(b"b")]
