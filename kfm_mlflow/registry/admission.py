@@ -178,7 +178,9 @@ class Admission:
                 )
                 report = evaluate(evidence, policy, move)
                 admitted = report.verdict is Verdict.PASS and to_level is Level.STAGING
-                holder = holder_of(report.release_version) if admitted else None
+                # What was frozen for this version before is its own release version.
+                asks = admitted and snapshot.release is None
+                holder = holder_of(report.release_version) if asks else None
                 if holder not in (None, snapshot.version):
                     raise release_version_taken(move.model_name, report.release_version, holder)
                 if admitted and bundle is not None and not dry_run:

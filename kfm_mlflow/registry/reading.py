@@ -8,8 +8,9 @@ index :data:`STAGE_INDEX` makes it one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
 from mlflow.store.model_registry.dbmodels.models import (
     SqlModelVersion,
@@ -17,7 +18,17 @@ from mlflow.store.model_registry.dbmodels.models import (
     SqlRegisteredModelAlias,
     SqlRegisteredModelTag,
 )
-from sqlalchemy import Table, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from kfm_mlflow.policy.levels import ALIASES, STAGES, Level, level_of
 
@@ -40,8 +51,63 @@ STAGE_INDEX_SQL = (
 """An index on MLflow's table, which MLflow's own migrations may drop: it is made at every start."""
 
 
-def _of(table: Table, workspace: str, name: str) -> ColumnElement[bool]:
-    return (table.c.workspace == workspace) & (table.c.name == name)
+# Statements are built once: putting one together costs as much as running it.
+def _here(table: Table) -> ColumnElement[bool]:
+    return (table.c.workspace == bindparam("in_workspace")) & (table.c.name == bindparam("named"))
+
+
+def _stage(text: str) -> ColumnElement[bool]:
+    # Literally as the partial index says it, or no database would use that.
+    return _VERSIONS.c.current_stage == literal_column(f"'{text}'")
+
+
+_IS_PROMPT = (
+    select(_MODELS.c.name, _TAGS.c.value)
+    .select_from(
+        _MODELS.outerjoin(
+            _TAGS,
+            (_TAGS.c.workspace == _MODELS.c.workspace)
+            & (_TAGS.c.name == _MODELS.c.name)
+            & (_TAGS.c.key == IS_PROMPT_TAG_KEY),
+        )
+    )
+    .where(_here(_MODELS))
+)
+_STAGES_OF = select(_VERSIONS.c.version, _VERSIONS.c.current_stage).where(
+    _here(_VERSIONS), or_(*(_stage(stage) for stage in _GOVERNED_STAGES))
+)
+_ALIASES_OF = select(_ALIASES.c.version, _ALIASES.c.alias).where(_here(_ALIASES))
+_SOURCE = select(_VERSIONS.c.source, _VERSIONS.c.storage_location, _VERSIONS.c.current_stage).where(
+    _here(_VERSIONS), _VERSIONS.c.version == bindparam("numbered")
+)
+_ARCHIVE_OTHERS = (
+    update(_VERSIONS)
+    .where(
+        _here(_VERSIONS),
+        _VERSIONS.c.version != bindparam("numbered"),
+        _stage(STAGES[Level.PRODUCTION]),
+    )
+    .values(current_stage="Archived", last_updated_time=bindparam("at_ms"))
+)
+_SET_STAGE = (
+    update(_VERSIONS)
+    .where(_here(_VERSIONS), _VERSIONS.c.version == bindparam("numbered"))
+    .values(
+        current_stage=bindparam("stage"),
+        last_updated_time=bindparam("at_ms"),
+        storage_location=func.coalesce(bindparam("frozen_uri"), _VERSIONS.c.storage_location),
+    )
+)
+_TOUCH_MODEL = update(_MODELS).where(_here(_MODELS)).values(last_updated_time=bindparam("at_ms"))
+_DROP_ALIASES = delete(_ALIASES).where(
+    _here(_ALIASES),
+    or_(
+        _ALIASES.c.alias.in_(bindparam("taken", expanding=True)),
+        (_ALIASES.c.version == bindparam("numbered"))
+        & func.lower(_ALIASES.c.alias).in_(_LEVEL_ALIASES),
+    ),
+)
+_ADD_ALIAS = insert(_ALIASES)
 
 
 def is_prompt(session: Session, workspace: str, name: str) -> bool | None:
@@ -49,56 +115,26 @@ def is_prompt(session: Session, workspace: str, name: str) -> bool | None:
 
     MLflow tells the two apart by a tag.
     """
-    found = session.execute(
-        select(_MODELS.c.name, _TAGS.c.value)
-        .select_from(
-            _MODELS.outerjoin(
-                _TAGS,
-                (_TAGS.c.workspace == _MODELS.c.workspace)
-                & (_TAGS.c.name == _MODELS.c.name)
-                & (_TAGS.c.key == IS_PROMPT_TAG_KEY),
-            )
-        )
-        .where(_of(_MODELS, workspace, name))
-    ).first()
+    found = session.execute(_IS_PROMPT, {"in_workspace": workspace, "named": name}).first()
     return None if found is None else str(found.value).lower() == "true"
 
 
 def levels(session: Session, workspace: str, name: str) -> dict[int, Level]:
     """Return version -> level of every version of a model that is above candidate."""
-    stages = {
-        int(row.version): str(row.current_stage)
-        for row in session.execute(
-            select(_VERSIONS.c.version, _VERSIONS.c.current_stage).where(
-                _of(_VERSIONS, workspace, name),
-                # Literally as the partial index says it, or no database would use that.
-                or_(*(_VERSIONS.c.current_stage == _literal(stage) for stage in _GOVERNED_STAGES)),
-            )
-        )
-    }
+    where = {"in_workspace": workspace, "named": name}
+    stages = {int(v): str(stage) for v, stage in session.execute(_STAGES_OF, where)}
     aliases: dict[int, list[str]] = {}
-    for row in session.execute(
-        select(_ALIASES.c.version, _ALIASES.c.alias).where(_of(_ALIASES, workspace, name))
-    ):
-        aliases.setdefault(int(row.version), []).append(str(row.alias))
+    for version, alias in session.execute(_ALIASES_OF, where):
+        aliases.setdefault(int(version), []).append(str(alias))
     found = {v: level_of(stages.get(v), aliases.get(v, ())) for v in {*stages, *aliases}}
     return {version: level for version, level in found.items() if level is not Level.CANDIDATE}
 
 
-def _literal(text: str) -> Any:
-    from sqlalchemy import literal_column
-
-    return literal_column(f"'{text}'")
-
-
 def source_of(session: Session, workspace: str, name: str, version: int) -> str | None:
     """Return where a version's artifacts are read from; None when there is no such version."""
-    row = session.execute(
-        select(_VERSIONS.c.source, _VERSIONS.c.storage_location, _VERSIONS.c.current_stage).where(
-            _of(_VERSIONS, workspace, name), _VERSIONS.c.version == version
-        )
-    ).first()
-    if row is None or row.current_stage == "Deleted_Internal":
+    where = {"in_workspace": workspace, "named": name, "numbered": version}
+    row = session.execute(_SOURCE, where).first()
+    if row is None or row.current_stage == STAGE_DELETED_INTERNAL:
         return None
     return str(row.storage_location or row.source)
 
@@ -126,39 +162,17 @@ def write_level(
         frozen_uri: Where the frozen release lies; empty leaves the location alone.
         at_ms: Milliseconds since 1970.
     """
-    mine = (_of(_VERSIONS, workspace, name), _VERSIONS.c.version == version)
+    model = {"in_workspace": workspace, "named": name}
+    this = {**model, "numbered": version}
     if level is Level.PRODUCTION:
-        session.execute(
-            update(_VERSIONS)
-            .where(
-                _of(_VERSIONS, workspace, name),
-                _VERSIONS.c.version != version,
-                _VERSIONS.c.current_stage == _literal(STAGES[Level.PRODUCTION]),
-            )
-            .values(current_stage="Archived", last_updated_time=at_ms)
-        )
-    values: dict[str, Any] = {
-        "current_stage": STAGES.get(level, stage),
-        "last_updated_time": at_ms,
-    }
-    if frozen_uri:
-        values["storage_location"] = frozen_uri
-    session.execute(update(_VERSIONS).where(*mine).values(**values))
-    session.execute(
-        update(_MODELS).where(_of(_MODELS, workspace, name)).values(last_updated_time=at_ms)
-    )
-    session.execute(
-        delete(_ALIASES).where(
-            _of(_ALIASES, workspace, name),
-            or_(
-                _ALIASES.c.alias.in_(ALIASES[level]),
-                (_ALIASES.c.version == version) & func.lower(_ALIASES.c.alias).in_(_LEVEL_ALIASES),
-            ),
-        )
-    )
+        session.execute(_ARCHIVE_OTHERS, {**this, "at_ms": at_ms})
+    values = {"stage": STAGES.get(level, stage), "frozen_uri": frozen_uri or None}
+    session.execute(_SET_STAGE, {**this, **values, "at_ms": at_ms})
+    session.execute(_TOUCH_MODEL, {**model, "at_ms": at_ms})
+    session.execute(_DROP_ALIASES, {**this, "taken": ALIASES[level]})
     if ALIASES[level]:
         session.execute(
-            insert(_ALIASES),
+            _ADD_ALIAS,
             [
                 {"workspace": workspace, "name": name, "alias": alias, "version": version}
                 for alias in ALIASES[level]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import ConflictError
@@ -25,6 +25,31 @@ if TYPE_CHECKING:
 
 MOVED = "moved"
 REFUSED = "refused"
+
+
+# What every move asks, built once: putting a statement together costs as much as running it.
+_HEAD = (
+    select(tables.ledger.c.seq, tables.ledger.c.hash).order_by(tables.ledger.c.seq.desc()).limit(1)
+)
+_ADD_ROW, _ADD_EVENT = insert(tables.ledger), insert(tables.outbox)
+_FAMILY = select(tables.model.c.family).where(tables.model.c.name == bindparam("named"))
+_RELEASES = select(tables.release).where(
+    tables.release.c.model == bindparam("named"),
+    tables.release.c.version.in_(bindparam("numbered", expanding=True)),
+)
+_ENVELOPES = (
+    select(tables.attestation.c.envelope)
+    .where(tables.attestation.c.release_id == bindparam("of_release"))
+    .order_by(tables.attestation.c.digest)
+)
+_JOURNEY = (
+    select(tables.outbox.c.level)
+    .where(
+        tables.outbox.c.model == bindparam("named"),
+        tables.outbox.c.version == bindparam("numbered"),
+    )
+    .order_by(tables.outbox.c.seq)
+)
 
 
 @dataclass(frozen=True)
@@ -84,24 +109,14 @@ def append_ledger(
         The row's number; numbers are contiguous from 1.
     """
     take_lock(session, "ledger")
-    last = session.execute(
-        select(tables.ledger.c.seq, tables.ledger.c.hash)
-        .order_by(tables.ledger.c.seq.desc())
-        .limit(1)
-    ).first()
+    last = session.execute(_HEAD).first()
     seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
     row = LedgerRow(seq, instant(now), kind, model, version, body, previous, "")
-    session.execute(
-        insert(tables.ledger).values(
-            **row.fields, prev_hash=previous, hash=row_hash(previous, row.fields)
-        )
-    )
+    hashed = {"prev_hash": previous, "hash": row_hash(previous, row.fields)}
+    session.execute(_ADD_ROW, {**row.fields, **hashed})
     if kind != REFUSED:
-        session.execute(
-            insert(tables.outbox).values(
-                seq=seq, at=row.at, event=kind, model=model, version=version, level=level
-            )
-        )
+        event = {"seq": seq, "at": row.at, "event": kind, "model": model, "version": version}
+        session.execute(_ADD_EVENT, {**event, "level": level})
     return seq
 
 
@@ -124,9 +139,7 @@ def ledger_head(session: Session) -> int:
 
 def family(session: Session, model: str) -> str | None:
     """Return the family recorded for a model."""
-    found = session.execute(
-        select(tables.model.c.family).where(tables.model.c.name == model)
-    ).scalar()
+    found = session.execute(_FAMILY, {"named": model}).scalar()
     return None if found is None else str(found)
 
 
@@ -137,11 +150,7 @@ def set_family(session: Session, model: str, name: str) -> None:
 
 def releases_of(session: Session, model: str, versions: Iterable[int]) -> dict[int, ReleaseRow]:
     """Return version -> what was frozen for it, of those versions that were."""
-    rows = session.execute(
-        select(tables.release).where(
-            tables.release.c.model == model, tables.release.c.version.in_(sorted(set(versions)))
-        )
-    )
+    rows = session.execute(_RELEASES, {"named": model, "numbered": sorted(set(versions))})
     return {
         int(row.version): ReleaseRow(
             row.version, row.release_id, row.release_version, row.frozen_uri
@@ -191,12 +200,8 @@ def add_release(session: Session, model: str, row: ReleaseRow, now: datetime) ->
 
 def attestations(session: Session, release_id: str) -> tuple[bytes, ...]:
     """Return every envelope about a release, in a fixed order."""
-    query = (
-        select(tables.attestation.c.envelope)
-        .where(tables.attestation.c.release_id == release_id)
-        .order_by(tables.attestation.c.digest)
-    )
-    return tuple(str(text).encode() for text in session.execute(query).scalars())
+    found = session.execute(_ENVELOPES, {"of_release": release_id})
+    return tuple(str(text).encode() for text in found.scalars())
 
 
 def add_attestation(
@@ -268,12 +273,8 @@ def epoch(session: Session, model: str, version: int) -> int:
     A journey ends when the version is taken down, be it from canary to staging, and when it
     reaches Production, where the votes are spent: a successor may archive it without a row.
     """
-    query = (
-        select(tables.outbox.c.level)
-        .where(tables.outbox.c.model == model, tables.outbox.c.version == version)
-        .order_by(tables.outbox.c.seq)
-    )
-    levels = [parse_level(text) for text in session.execute(query).scalars()]
+    found = session.execute(_JOURNEY, {"named": model, "numbered": version})
+    levels = [parse_level(text) for text in found.scalars()]
     before = [Level.CANDIDATE, *levels]
     return sum(
         level is Level.PRODUCTION or level.rank < previous.rank

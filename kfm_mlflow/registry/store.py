@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel, SqlRegisteredModelAlias
@@ -25,17 +25,26 @@ from kfm_mlflow.registry.doors import STORE_DOORS, is_ours
 from kfm_mlflow.registry.moves import Expectation, MoveResult, MovingStore, parse_version
 from kfm_mlflow.registry.translate import door, refuse
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
 __all__ = ["Expectation", "KfmStore", "MoveResult"]
 
 
 class KfmStore(MovingStore):
     """MLflow's model registry on a SQL database, governed."""
 
+    def _governed(self, session: Session, name: str) -> bool:
+        """Return whether there is a model of this name, and it is no prompt."""
+        prompt = reading.is_prompt(session, self._get_active_workspace(), name)
+        if prompt is None:
+            # MLflow's own sentence about a model that there is not.
+            self._get_registered_model(session, name)
+        return not prompt
+
     def _is_prompt(self, name: str) -> bool:
         with self.ManagedSessionMaker(read_only=False) as session:
-            found = reading.is_prompt(session, self._get_active_workspace(), name)
-        # MLflow's own sentence about a model that there is not.
-        return bool(super().get_registered_model(name)._is_prompt() if found is None else found)  # noqa: SLF001 - MLflow has no public test
+            return not self._governed(session, name)
 
     # -- doors that move -----------------------------------------------------------------------
 
@@ -56,12 +65,14 @@ class KfmStore(MovingStore):
 
         number = parse_version(version)
         canonical = get_canonical_stage(stage)
-        if self._is_prompt(name):
+        with self.ManagedSessionMaker(read_only=False) as session:
+            governed = self._governed(session, name)
+            current = self._snapshot(session, name, number) if governed else None
+        if current is None:
             return super().transition_model_version_stage(
                 name, number, stage, archive_existing_versions
             )
         wanted = level_of_stage(canonical)
-        current = self.snapshot(name, number)
         if wanted is Level.STAGING and current.level is Level.CANARY:
             wanted = Level.CANARY  # Its stage is Staging already.
         if wanted is Level.CANDIDATE:
