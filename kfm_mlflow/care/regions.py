@@ -19,7 +19,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -230,11 +230,9 @@ def load_regions(path: Path | None) -> RegionSet:
         DataError: The file is missing, is no such GeoJSON, or a feature is wrong; names the file,
             the feature, the field and what to do.
     """
-    from kfm_mlflow.care.geojson import parse_regions
-
     if path is None:
         data = (resources.files("kfm_mlflow.care") / "defaults" / "regions.geojson").read_bytes()
-        return parse_regions(data, where="packaged regions.geojson")
+        return _parsed(data, "packaged regions.geojson")
     try:
         data = path.read_bytes()
     except OSError as exc:
@@ -243,4 +241,12 @@ def load_regions(path: Path | None) -> RegionSet:
             where=str(path),
             remedy="correct regions_file in the policy",
         ) from exc
-    return parse_regions(data, where=path.name)
+    return _parsed(data, path.name)
+
+
+@lru_cache(maxsize=8)
+def _parsed(data: bytes, where: str) -> RegionSet:
+    # A value of a value: every move asks for the same file's regions again.
+    from kfm_mlflow.care.geojson import parse_regions
+
+    return parse_regions(data, where=where)

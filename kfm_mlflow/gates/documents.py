@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.gates.findings import Finding, Move
 from kfm_mlflow.gates.verdict import Verdict
-from kfm_mlflow.metadata.schemas import schema_problems
 
 if TYPE_CHECKING:
-    from kfm_mlflow.gates.content import Document
+    from kfm_mlflow.gates.content import ReleaseContent
+    from kfm_mlflow.gates.content import ReleaseContent
     from kfm_mlflow.gates.evidence import Evidence
     from kfm_mlflow.policy.models import Policy
 
@@ -82,11 +82,10 @@ def sbom(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     return _from_problems(evidence, "sbom", settings.path if settings else "sbom.spdx.json")
 
 
-def _checked(document: Document, schema: str, path: str, label: str) -> list[Finding]:
-    sentences = [document.problem] if document.problem else schema_problems(schema, document.value)
+def _checked(content: ReleaseContent, schema: str, path: str, label: str) -> list[Finding]:
     return [
         Finding(f"{label}_INVALID", Verdict.FAIL, f"{label.lower()} invalid", f"{path}: {sentence}")
-        for sentence in sentences
+        for sentence in content.schema_problems(path, schema)
     ]
 
 
@@ -120,7 +119,7 @@ def telemetry(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     if settings is None:
         return []
     document = evidence.content.document(settings.path)
-    findings = _checked(document, "telemetry-training", settings.path, "TELEMETRY")
+    findings = _checked(evidence.content, "telemetry-training", settings.path, "TELEMETRY")
     if findings:
         return findings
     value = document.value
@@ -151,7 +150,7 @@ def xai(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     if settings is None:
         return []
     document = evidence.content.document(settings.path)
-    findings = _checked(document, "xai-summary", settings.path, "XAI")
+    findings = _checked(evidence.content, "xai-summary", settings.path, "XAI")
     if findings:
         return findings
     delta = abs(_number(document.value["convergence_delta"]))

@@ -75,7 +75,7 @@ class KfmStore(MovingStore):
         wanted = level_of_stage(canonical)
         if wanted is Level.STAGING and current.level is Level.CANARY:
             wanted = Level.CANARY  # Its stage is Staging already.
-        if wanted is Level.CANDIDATE:
+        if wanted is Level.CANDIDATE and current.level is Level.CANDIDATE:
             # None and Archived differ to MLflow only; under the lock, for a move may be on its way.
             with self.unit_of_work(f"model:{name}") as session:
                 if number not in self._levels(session, name):

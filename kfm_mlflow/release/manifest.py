@@ -33,6 +33,7 @@ SCHEMA_VERSION = "1"
 MAX_FILE_COUNT = 100_000
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _THREADS = min(8, os.cpu_count() or 1)
+_WORTH_THREADS_BYTES = 4 * 2**20
 _SETTLED_NS = 2 * 10**9
 """How long a file must have been left alone before its digest is remembered: two writes within
 one tick of a file system's clock look like one."""
@@ -221,7 +222,9 @@ def _entries(items: list[tuple[str, Path]], memory: DigestMemory | None) -> tupl
         if digest is not None:
             known[relative] = FileEntry(relative, state.st_size, digest)
     unread = [item for item in items if item[0] not in known]
-    if unread:
+    if sum(path.lstat().st_size for _, path in unread) < _WORTH_THREADS_BYTES:
+        known.update((item[0], _entry(*item, memory)) for item in unread)
+    else:
         with ThreadPoolExecutor(_THREADS) as pool:
             read = pool.map(lambda item: _entry(*item, memory), unread)
             known.update((entry.path, entry) for entry in read)
