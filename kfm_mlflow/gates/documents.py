@@ -10,7 +10,6 @@ from kfm_mlflow.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from kfm_mlflow.gates.content import ReleaseContent
-    from kfm_mlflow.gates.content import ReleaseContent
     from kfm_mlflow.gates.evidence import Evidence
     from kfm_mlflow.policy.models import Policy
 
