@@ -63,10 +63,11 @@ def _with_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list[Ro
         if "transition" in wanted:
             import transition
 
-            with registries.plain_server(work_dir) as plain_port:
-                registries.register_copy(plain_port, release_dir)
+            with registries.plain_server(work_dir) as plain:
+                registries.register_copy(plain.port, release_dir)
                 _tell("stage transitions, governed and plain")
-                rows += transition.measure(size, governed.port, plain_port)
+                rows += transition.measure(size, governed.port, plain.port, "SQLite")
+                rows += transition.measure_crowded(size, governed, plain, "SQLite")
     if "serving" in wanted:
         import serving
 
