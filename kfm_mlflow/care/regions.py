@@ -217,7 +217,7 @@ def parse_expiry(text: Any, *, where: str) -> datetime:
     return instant.astimezone(UTC)
 
 
-def load_regions(path: Path | None) -> RegionSet:
+def load_regions(path: Path | None, *, digest: str | None = None) -> RegionSet:
     """Read a regions file.
 
     Args:
@@ -225,9 +225,10 @@ def load_regions(path: Path | None) -> RegionSet:
             ``name``, ``authority``, ``consent`` {``status``, ``scope``, ``expires``},
             ``h3_max_resolution``, ``k_min``, ``labels``, ``restricted_names``; all optional but
             one of ``id`` and ``name``. None takes the packaged, illustrative extents.
+        digest: Of the bytes that the file must still have; None takes any.
 
     Raises:
-        DataError: The file is missing, is no such GeoJSON, or a feature is wrong; names the file,
+        DataError: The file is missing, has changed, is no such GeoJSON, or a feature is wrong; names the file,
             the feature, the field and what to do.
     """
     if path is None:
@@ -241,6 +242,12 @@ def load_regions(path: Path | None) -> RegionSet:
             where=str(path),
             remedy="correct regions_file in the policy",
         ) from exc
+    if digest is not None and digest_bytes(data) != digest:
+        raise DataError(
+            "has changed since the policy was loaded",
+            where=path.name,
+            remedy="start the server again, so that the policy's digest covers it",
+        )
     return _parsed(data, path.name)
 
 

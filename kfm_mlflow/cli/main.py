@@ -22,6 +22,8 @@ _COMMANDS = {
     "check": ("kfm_mlflow.cli.registry", "check", "Evaluate a move without making it."),
     "move": ("kfm_mlflow.cli.registry", "move", "Move a version to a level."),
     "vote": ("kfm_mlflow.cli.registry", "vote", "Cast a signed vote on a move."),
+    "recheck": ("kfm_mlflow.cli.recheck", "recheck", "Judge again what is promoted now."),
+    "doctor": ("kfm_mlflow.cli.doctor", "doctor", "Check a governed server's defences."),
     "ledger": ("kfm_mlflow.cli.ledger", "ledger", "Show and verify the ledger."),
     "rollout": ("kfm_mlflow.cli.rollout", "rollout", "Serve a model and run its rollouts."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -9,7 +10,8 @@ import yaml
 
 from kfm_mlflow.canonical import write_bytes
 from kfm_mlflow.errors import InputError
-from kfm_mlflow.policy.load import lint_policy, load_policies, load_policy, packaged_families
+from kfm_mlflow.policy.lint import lint_policy
+from kfm_mlflow.policy.load import load_policies, load_policy, packaged_families
 from kfm_mlflow.trust.keys import load_public_key
 
 
@@ -74,7 +76,7 @@ def init(family: str, keys_dir: Path, folder: Path) -> None:
     write_bytes(path, yaml.safe_dump(overlay, sort_keys=False).encode())
     found = load_policy(path)
     click.echo(f"{path}  {found.digest}")
-    for note in lint_policy(found):
+    for note in lint_policy(found, datetime.now(UTC)):
         click.echo(f"  note: {note}")
 
 
@@ -83,7 +85,7 @@ def init(family: str, keys_dir: Path, folder: Path) -> None:
 @click.option("--strict", is_flag=True, help="Exit 1 when there are notes.")
 def lint(paths: tuple[Path, ...], strict: bool) -> int:  # noqa: FBT001 - click passes flags so
     """Check policy files or folders; without PATHS, the packaged policies."""
-    noted = False
+    noted, now = False, datetime.now(UTC)
     for path in paths or (None,):
         found = (
             {str(path): load_policy(path)}
@@ -91,7 +93,7 @@ def lint(paths: tuple[Path, ...], strict: bool) -> int:  # noqa: FBT001 - click 
             else load_policies(path).policies
         )
         for name, value in sorted(found.items()):
-            notes = lint_policy(value)
+            notes = lint_policy(value, now)
             noted |= bool(notes)
             click.echo(f"{name}: valid, {value.digest}")
             for note in notes:

@@ -1,18 +1,31 @@
 """The engine: gates in order, each a pure function, none able to stop the others.
 
 ``evaluate`` lists every finding and never raises on bad evidence; ``enforce`` raises. A gate
-that fails to answer is a refusal with its own reason code. Adding a gate can only refuse more.
+that fails to answer is a refusal with its own reason code. Adding a gate can only refuse more:
+what lets more pass is an exemption or break-glass, which are asked for by name, stay in the report,
+and never pass over bytes, signatures, CARE, a veto, the way, or who asks.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kfm_mlflow.errors import RefusedError
 from kfm_mlflow.gates import bytes_, care, documents, measured, people
-from kfm_mlflow.gates.findings import Finding, GateReport, GateResult, Move, refusal_sentence
+from kfm_mlflow.gates.access import access, break_glass, breakers
+from kfm_mlflow.gates.findings import (
+    Finding,
+    GateReport,
+    GateResult,
+    Move,
+    Waiver,
+    refusal_sentence,
+)
 from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.policy.exemptions import Subject, exemption_for, may_be_waived
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.trust.instants import format_instant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +121,60 @@ def _run(name: str, evidence: Evidence, policy: Policy, move: Move) -> tuple[Fin
         )
 
 
+def judge_asker(policy: Policy, move: Move) -> tuple[GateResult, ...]:
+    """Ask who asks: may they make the move, may they break the glass.
+
+    Returns:
+        Nothing when only the release is judged.
+    """
+    results = []
+    if move.asker is not None:
+        results.append(GateResult("access", "enforce", tuple(access(policy, move, move.asker))))
+    if move.break_glass is not None:
+        results.append(GateResult("break_glass", "enforce", tuple(break_glass(policy, move))))
+    return tuple(results)
+
+
+def _exempted(result: GateResult, evidence: Evidence, policy: Policy, move: Move) -> GateResult:
+    """Return a gate's result with the findings waived that an exemption holds for now."""
+
+    def waived(finding: Finding) -> Finding:
+        if finding.verdict is Verdict.PASS:
+            return finding
+        subject = Subject(
+            result.gate, finding.code, move.model_name, move.version, evidence.release_id
+        )
+        found = exemption_for(policy.exemptions, subject, move.now)
+        if found is None:
+            return finding
+        until = format_instant(found.expires_at)
+        return replace(finding, waiver=Waiver("exemption", found.owner, found.reason, until))
+
+    return replace(result, findings=tuple(waived(finding) for finding in result.findings))
+
+
+def _passed_over(result: GateResult, policy: Policy, move: Move) -> GateResult:
+    """Return a gate's result with everything waived that broken glass may pass over."""
+    asked, settings = move.break_glass, policy.access.break_glass
+    if asked is None or result.mode != "enforce" or result.gate in settings.keep:
+        return result
+    waiver = Waiver(
+        "break-glass",
+        ", ".join(breakers(policy, move.asker)),
+        f"{asked.reason} (ticket {asked.ticket})",
+        f"{asked.hours:g} h after the decision",
+    )
+    return replace(
+        result,
+        findings=tuple(
+            replace(finding, waiver=waiver)
+            if finding.effect is not Verdict.PASS and may_be_waived(result.gate, finding.code)
+            else finding
+            for finding in result.findings
+        ),
+    )
+
+
 def _votes(evidence: Evidence, policy: Policy, move: Move) -> dict[str, Any]:
     try:
         return people.tally_of(evidence, policy, move)
@@ -124,16 +191,26 @@ def evaluate(evidence: Evidence, policy: Policy, move: Move) -> GateReport:
         move: From where to where, and when.
 
     Returns:
-        A report with every finding. Its verdict is PASS only if every enforced gate passed; a
-        level without gates is INCONCLUSIVE.
+        A report with every finding. Its verdict is PASS only if every enforced gate passed, or
+        what it found is waived; a level without gates is INCONCLUSIVE.
     """
     names = policy.gate_names(move.to_level)
     if move.restores:
         names = tuple(name for name in RESTORE_GATES if name in names)
-    results = [GateResult("path", "enforce", tuple(_path(move)))] if names else []
-    results += [
-        GateResult(name, _mode(policy, name), _run(name, evidence, policy, move)) for name in names
+    asked = judge_asker(policy, move)
+    results = [
+        _exempted(
+            GateResult(name, _mode(policy, name), _run(name, evidence, policy, move)),
+            evidence,
+            policy,
+            move,
+        )
+        for name in names
     ]
+    if move.break_glass is not None and all(who.verdict is Verdict.PASS for who in asked):
+        results = [_passed_over(result, policy, move) for result in results]
+    if results:
+        results = [GateResult("path", "enforce", tuple(_path(move))), *asked, *results]
     return GateReport(
         move=move,
         family=policy.family,

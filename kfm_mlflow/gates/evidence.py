@@ -121,7 +121,9 @@ def _screen(content: ReleaseContent, policy: Policy, now: datetime) -> Screening
     from kfm_mlflow.care.regions import load_regions
     from kfm_mlflow.care.screen import OutputGrid, screen_release
 
-    regions = load_regions(Path(policy.regions_file) if policy.regions_file else None)
+    regions = load_regions(
+        Path(policy.regions_file) if policy.regions_file else None, digest=policy.regions_digest
+    )
     care = content.mapping("care.json").get("care")
     block = care if isinstance(care, dict) else {}
     return screen_release(

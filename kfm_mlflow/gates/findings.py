@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
@@ -13,7 +13,26 @@ from kfm_mlflow.gates.verdict import Verdict, worst
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from kfm_mlflow.gates.access import Asker
+    from kfm_mlflow.gates.glass import BreakGlass
     from kfm_mlflow.policy.levels import Level
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """Why a finding is passed over; it stays in the report.
+
+    Attributes:
+        by: ``exemption`` of the policy, or ``break-glass``.
+        owner: Who answers for it: a name in the policy, or the role that broke the glass.
+        reason: Why.
+        until: RFC 3339 instant, or how many hours after the decision.
+    """
+
+    by: Literal["exemption", "break-glass"]
+    owner: str
+    reason: str
+    until: str
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,7 @@ class Finding:
         limit: The value asked for, if it is one.
         unit: Unit of both.
         remedy: What to do next.
+        waiver: Why it is passed over; None when it is not.
     """
 
     code: str
@@ -39,10 +59,18 @@ class Finding:
     limit: str = ""
     unit: str = ""
     remedy: str = ""
+    waiver: Waiver | None = None
+
+    @property
+    def effect(self) -> Verdict:
+        """What it means for the gate: nothing bad once it is waived."""
+        return self.verdict if self.waiver is None else Verdict.PASS
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**vars(self), "verdict": str(self.verdict)}
+        """Return the JSON form; ``waiver`` is there only when there is one."""
+        fields = {**vars(self), "verdict": str(self.verdict)}
+        del fields["waiver"]
+        return fields if self.waiver is None else {**fields, "waiver": asdict(self.waiver)}
 
 
 @dataclass(frozen=True)
@@ -55,8 +83,8 @@ class GateResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Worst of the findings."""
-        return worst(finding.verdict for finding in self.findings)
+        """Worst of the findings that are not waived."""
+        return worst(finding.effect for finding in self.findings)
 
 
 @dataclass(frozen=True)
@@ -72,6 +100,10 @@ class Move:
         production: Version that is Production now, None when there is none.
         now: Aware UTC instant of the evaluation.
         restores: Whether this brings back a release that was Production before, on a rollback.
+        asker: Who asks; None when only the release is judged, as ``kfm verify`` and recheck do.
+        break_glass: The emergency, if one is declared.
+        policy_digest: The policy that votes and verdicts must name; empty for the one in force.
+            Recheck asks with it whether they were enough for what they were given for.
     """
 
     model_name: str
@@ -82,6 +114,9 @@ class Move:
     production: int | None
     now: datetime
     restores: bool = False
+    asker: Asker | None = None
+    break_glass: BreakGlass | None = None
+    policy_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +138,18 @@ class GateReport:
     votes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def outcome(self) -> Literal["allowed", "warned", "allowed-break-glass", "refused"]:
+        """What becomes of the move, in one word.
+
+        A move for which the glass was broken is named so even when nothing had to be passed over.
+        """
+        if self.verdict is not Verdict.PASS:
+            return "refused"
+        if self.move.break_glass is not None:
+            return "allowed-break-glass"
+        return "warned" if self.warnings else "allowed"
+
+    @property
     def verdict(self) -> Verdict:
         """Worst of the enforced gates; without any, INCONCLUSIVE."""
         return worst(gate.verdict for gate in self.gates if gate.mode == "enforce")
@@ -115,7 +162,28 @@ class GateReport:
             for gate in self.gates
             if gate.mode == "enforce"
             for finding in gate.findings
-            if finding.verdict is not Verdict.PASS
+            if finding.effect is not Verdict.PASS
+        )
+
+    @property
+    def warnings(self) -> tuple[tuple[str, Finding], ...]:
+        """(gate, finding) of what gates in mode ``warn`` found, in order."""
+        return tuple(
+            (gate.gate, finding)
+            for gate in self.gates
+            if gate.mode == "warn"
+            for finding in gate.findings
+            if finding.effect is not Verdict.PASS
+        )
+
+    @property
+    def waived(self) -> tuple[tuple[str, Finding], ...]:
+        """(gate, finding) of what an exemption or break-glass passes over, in order."""
+        return tuple(
+            (gate.gate, finding)
+            for gate in self.gates
+            for finding in gate.findings
+            if finding.waiver is not None
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +196,7 @@ class GateReport:
             "to_level": str(self.move.to_level),
             "epoch": self.move.epoch,
             "restores": self.move.restores,
+            "break_glass": None if self.move.break_glass is None else asdict(self.move.break_glass),
             "family": self.family,
             "policy_digest": self.policy_digest,
             "release_id": self.release_id,

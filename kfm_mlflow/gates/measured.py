@@ -198,7 +198,7 @@ def _value(value: object) -> object:
 
 def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether a controller measured the canary under this policy and found it no worse."""
-    binding = _binding(evidence, move, policy_digest=policy.digest)
+    binding = _binding(evidence, move, policy_digest=move.policy_digest or policy.digest)
     report, problems = _newest(evidence, "canary-verdict", binding)
     if report is None:
         return _absent("canary-verdict", problems, "let the rollout controller finish the canary")

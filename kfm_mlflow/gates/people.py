@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.errors import KfmError
+from kfm_mlflow.errors import InputError, KfmError
+from kfm_mlflow.gates.evidence import trusted_keys
 from kfm_mlflow.gates.findings import Finding, Move
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.trust.attestation import Binding, binding_problems
 from kfm_mlflow.trust.quorum import Council, Member, Proposal, Tally, parse_vote, tally
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kfm_mlflow.gates.evidence import Evidence
-    from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.policy.models import KeyPolicy, Policy
 
 
 def proposal_of(evidence_release_id: str, policy: Policy, move: Move) -> Proposal:
@@ -22,7 +26,7 @@ def proposal_of(evidence_release_id: str, policy: Policy, move: Move) -> Proposa
         release_id=evidence_release_id,
         from_level=str(move.from_level),
         to_level=str(move.to_level),
-        policy_digest=policy.digest,
+        policy_digest=move.policy_digest or policy.digest,
         epoch=move.epoch,
     )
 
@@ -38,24 +42,49 @@ def council_of(policy: Policy) -> Council:
     )
 
 
+def _key_ids(keys: Iterable[KeyPolicy]) -> dict[str, str]:
+    """Return name -> key id; a key that cannot be read has signed nothing, and is left out."""
+    found: dict[str, str] = {}
+    for key in trusted_keys(keys):
+        with suppress(InputError):
+            found[key.name] = key.public_key.key_id
+    return found
+
+
+def _maker_keys(evidence: Evidence, policy: Policy) -> set[str]:
+    """Return the ids of the keys that signed or validated a release."""
+    validated_by = {name for report in evidence.of_kind("validation") for name in report.signers}
+    keys = _key_ids(policy.trust.validators)
+    found = {keys[name] for name in validated_by & set(keys)}
+    if evidence.signature is not None and evidence.signature.key_id:
+        found.add(evidence.signature.key_id)
+    return found
+
+
 def _count(evidence: Evidence, policy: Policy, move: Move) -> tuple[Tally, list[str]]:
     binding = Binding(
         model_name=move.model_name,
         release_version=evidence.release_version,
         release_id=evidence.release_id,
-        policy_digest=policy.digest,
+        policy_digest=move.policy_digest or policy.digest,
         version=move.version,
     )
     votes, ignored = [], []
+    keys, makers = _key_ids(policy.trust.council.members), _maker_keys(evidence, policy)
     for report in evidence.of_kind("vote"):
         problems = [*report.problems, *binding_problems(report, binding)]
         if problems or not report.ok:
             ignored += problems
             continue
         try:
-            votes.append(parse_vote(report.statement or {}, signers=report.signers))
+            vote = parse_vote(report.statement or {}, signers=report.signers)
         except KfmError as exc:
             ignored.append(str(exc))
+            continue
+        if vote.choice == "approve" and keys.get(vote.voter) in makers:
+            ignored.append(f"approval of {vote.voter!r}, whose key signed or validated the release")
+            continue
+        votes.append(vote)
     return tally(
         votes, council_of(policy), proposal_of(evidence.release_id, policy, move), move.now
     ), ignored
@@ -71,7 +100,7 @@ def votes(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     counted, ignored = _count(evidence, policy, move)
     short = f"votes {len(counted.approving)} of {counted.needed}"
     remarks = "; ".join([*counted.findings, *(f"ignored: {reason}" for reason in ignored)])
-    common = {
+    common: dict[str, Any] = {
         "observed": str(len(counted.approving)),
         "limit": f">= {counted.needed}",
         "unit": "votes",

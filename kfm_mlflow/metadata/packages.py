@@ -6,7 +6,8 @@ Reads the metadata of installed distributions; asks no index.
 from __future__ import annotations
 
 import importlib.metadata
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -29,6 +30,22 @@ _CLASSIFIERS = {
 """Classifiers that name one SPDX licence; "BSD License" names none."""
 
 
+_building = Lock()
+
+
+def licensing() -> Any:
+    """Return the SPDX licences, ready to parse expressions in any thread.
+
+    Their tokenizer is built at first use; two threads at once would break it for good, and every
+    bill of materials would be invalid until the process ends.
+    """
+    from spdx_tools.common.spdx_licensing import spdx_licensing
+
+    with _building:
+        spdx_licensing.get_advanced_tokenizer()
+    return spdx_licensing
+
+
 def spdx_expression(text: str | None) -> str | None:
     """Return a text as an SPDX licence expression; None when it is none.
 
@@ -36,12 +53,11 @@ def spdx_expression(text: str | None) -> str | None:
         text: What a package or a person wrote.
     """
     from license_expression import ExpressionError  # type: ignore[import-untyped] # ships no types
-    from spdx_tools.common.spdx_licensing import spdx_licensing
 
     if not text or len(text) > _MAX_EXPRESSION_LENGTH:
         return None
     try:
-        return str(spdx_licensing.parse(text, validate=True, strict=True))
+        return str(licensing().parse(text, validate=True, strict=True))
     except ExpressionError:
         return None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import NAMESPACE, canonical_bytes, parse_json
 from kfm_mlflow.errors import EvidenceError, InputError
-from kfm_mlflow.metadata.packages import resolved_packages, spdx_expression
+from kfm_mlflow.metadata.packages import licensing, resolved_packages, spdx_expression
 from kfm_mlflow.metadata.sentences import capped
 from kfm_mlflow.metadata.stac import sorted_datasets
 
@@ -38,11 +38,10 @@ _BINARY = (".pt", ".pth", ".onnx", ".bin", ".safetensors", ".data")
 
 
 def _license(text: str | None) -> Any:
-    from spdx_tools.common.spdx_licensing import spdx_licensing
     from spdx_tools.spdx.model import SpdxNoAssertion
 
     expression = spdx_expression(text)
-    return spdx_licensing.parse(expression) if expression else SpdxNoAssertion()
+    return licensing().parse(expression) if expression else SpdxNoAssertion()
 
 
 def _file(number: int, fact: FileFact) -> File:
@@ -219,6 +218,7 @@ def _parse(data: bytes) -> Document:
     from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 
     values = parse_json(data, where="sbom")
+    licensing()
     try:
         return JsonLikeDictParser().parse(values)
     except SPDXParsingError as exc:

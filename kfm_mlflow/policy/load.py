@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from kfm_mlflow.canonical import digest_file
 from kfm_mlflow.errors import PolicyError
 from kfm_mlflow.policy.models import Policy
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 DEFAULT_FAMILY = "baseline"
-MIN_BYZANTINE = 4
-"""Members below which no liar can be tolerated (3f + 1 with f = 1)."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -146,12 +145,15 @@ def parse_policy(text: str, *, where: str, folder: Path) -> Policy:
     if base is not None:
         raw = _merge(_parse_yaml(_packaged_text(str(base), where=where), where=str(base)), raw)
     _embed_keys(raw, folder, where=where)
+    if raw.get("regions_digest") is not None:
+        raise PolicyError("is found out, not written", where=f"{where}: regions_digest")
     regions = raw.get("regions_file")
     if isinstance(regions, str):
         path = (folder / regions).resolve()
         if not path.is_file():
             raise PolicyError(f"{regions!r} does not exist", where=f"{where}: regions_file")
         raw["regions_file"] = str(path)
+        raw["regions_digest"] = digest_file(path)
     return _build(raw, where=where)
 
 
@@ -244,47 +246,3 @@ def load_policies(folder: Path | None) -> PolicySet:
                 _packaged_text(family, where=family), where=family, folder=Path.cwd()
             )
     return PolicySet(found)
-
-
-def lint_policy(policy: Policy) -> list[str]:
-    """Return what a policy will do that its author may not expect; often nothing."""
-    return [*_lint_trust(policy), *_lint_levels(policy)]
-
-
-def _lint_trust(policy: Policy) -> list[str]:
-    notes: list[str] = []
-    trust = policy.trust
-    asked = {name for names in policy.levels.model_dump().values() for name in names}
-    for gate, duty in (
-        ("signature", "signers"),
-        ("validation", "validators"),
-        ("canary", "controllers"),
-    ):
-        if gate in asked and not getattr(trust, duty):
-            notes.append(f"trust.{duty} is empty: gate {gate} can never pass")
-    size = len(trust.council.members)
-    if "votes" in asked and not size:
-        notes.append("trust.council.members is empty: gate votes can never pass")
-    elif "votes" in asked and trust.council.threshold == "byzantine" and size < MIN_BYZANTINE:
-        notes.append(f"trust.council has {size} members: Byzantine fault tolerance needs 4")
-    shared = {k.public_key for k in trust.signers} & {k.public_key for k in trust.validators}
-    if shared - {None}:
-        notes.append("one key is both signer and validator: nobody validates their own release")
-    return notes
-
-
-def _lint_levels(policy: Policy) -> list[str]:
-    notes: list[str] = []
-    levels = policy.levels.model_dump()
-    for name in sorted({name for names in levels.values() for name in names}):
-        mode = policy.gate(name).mode
-        if mode != "enforce":
-            notes.append(f"gates.{name}.mode is {mode}: it records and never refuses")
-    notes += [
-        f"levels.{level}: metrics without validation asks neither age nor identity"
-        for level, names in levels.items()
-        if "metrics" in names and "validation" not in names
-    ]
-    if not {"care", "integrity", "signature"} & set(policy.levels.production):
-        notes.append("levels.production: without care, integrity or signature nothing is restored")
-    return notes

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from kfm_mlflow.canonical import digest_json
+from kfm_mlflow.policy.access import AccessPolicy
+from kfm_mlflow.policy.exemptions import Exemption
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.rollout import RolloutPolicy
+from kfm_mlflow.policy.written import NonEmpty, Written
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Mode = Literal["enforce", "warn", "audit"]
-NonEmpty = Annotated[str, Field(min_length=1)]
-
-
-class Written(BaseModel):
-    """Base of what people write: frozen, unknown fields forbidden."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class GatePolicy(Written):
@@ -47,7 +46,7 @@ class CompletenessPolicy(GatePolicy):
 
     required: tuple[NonEmpty, ...] = Field(min_length=1)
     forbidden_suffixes: tuple[NonEmpty, ...] = ()
-    schemas: dict[str, str] = {}
+    schemas: dict[str, str] = Field(default={})
 
 
 class Limit(Written):
@@ -241,6 +240,9 @@ class Policy(Written):
         models: Shell-style patterns; a registered model whose name matches belongs here.
         regions_file: GeoJSON of sovereign regions, relative to the policy file; None takes the
             packaged, illustrative extents.
+        regions_digest: Of that file when the policy was loaded; nobody writes it.
+        access: Who may move versions and send statements; without it, nobody.
+        exemptions: Findings that are passed over for a while.
     """
 
     schema_version: Literal["1"]
@@ -248,9 +250,12 @@ class Policy(Written):
     description: str = ""
     models: tuple[NonEmpty, ...] = ()
     regions_file: str | None = None
+    regions_digest: str | None = None
     gates: GatesPolicy
     levels: LevelsPolicy
     trust: TrustPolicy = TrustPolicy()
+    access: AccessPolicy = AccessPolicy()
+    exemptions: tuple[Exemption, ...] = ()
     rollout: RolloutPolicy
 
     @model_validator(mode="after")
@@ -264,6 +269,12 @@ class Policy(Written):
                     raise ValueError(f"levels.{level}: gate {name!r} is not configured under gates")
             if len(set(names)) != len(names):
                 raise ValueError(f"levels.{level}: a gate appears twice")
+        for index, exemption in enumerate(self.exemptions):
+            if exemption.gate not in GatesPolicy.model_fields:
+                raise ValueError(f"exemptions.{index}: {exemption.gate!r} is no gate")
+        for name in self.access.break_glass.keep:
+            if name not in GatesPolicy.model_fields:
+                raise ValueError(f"access.break_glass.keep: {name!r} is no gate")
         return self
 
     def gate_names(self, level: Level) -> tuple[str, ...]:
@@ -277,6 +288,12 @@ class Policy(Written):
         """Return the settings of a configured gate."""
         settings: GatePolicy = getattr(self.gates, name)
         return settings
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with changed fields, which has a digest of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("digest", None)
+        return copied
 
     @cached_property
     def digest(self) -> str:

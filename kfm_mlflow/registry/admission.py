@@ -11,27 +11,29 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kfm_mlflow.errors import KfmError
+from kfm_mlflow.errors import KfmError, ManifestError, RefusedError
 from kfm_mlflow.gates.content import ReleaseContent
-from kfm_mlflow.gates.engine import evaluate
+from kfm_mlflow.gates.engine import evaluate, judge_asker
 from kfm_mlflow.gates.evidence import Evidence, EvidenceReader
-from kfm_mlflow.gates.findings import GateReport, Move
+from kfm_mlflow.gates.findings import Finding, GateReport, GateResult, Move
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import PolicySet, load_policies
+from kfm_mlflow.registry.decision import Decision, asker_of, sign_decision
 from kfm_mlflow.registry.records import release_version_taken
 from kfm_mlflow.registry.settings import Settings, area_from, settings_from
 from kfm_mlflow.release.freeze import freeze, local_bundle
 from kfm_mlflow.release.manifest import Manifest, build_manifest
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import load_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kfm_mlflow.gates.glass import BreakGlass
     from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.registry.actor import Actor
     from kfm_mlflow.registry.records import ReleaseRow
     from kfm_mlflow.release.bundle import Bundle
     from kfm_mlflow.trust.keys import Signer
@@ -59,26 +61,6 @@ class Snapshot:
     release: ReleaseRow | None
     production_release: ReleaseRow | None
     envelopes: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A verdict on one move, signed.
-
-    Attributes:
-        report: What the gates found; its digest is the decision's digest.
-        frozen_uri: Where the frozen release can be read; empty when nothing was frozen.
-        envelope: The decision as a DSSE envelope.
-    """
-
-    report: GateReport
-    frozen_uri: str
-    envelope: str
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the move may be written."""
-        return self.report.verdict is Verdict.PASS
 
 
 def utc_now() -> datetime:
@@ -122,10 +104,12 @@ class Admission:
         snapshot: Snapshot,
         to_level: Level,
         *,
-        actor: str,
+        actor: Actor,
+        registrar: str | None = None,
         holder_of: Callable[[str], int | None] = lambda _: None,
         reason: str = "",
         restores: bool = False,
+        break_glass: BreakGlass | None = None,
         dry_run: bool = False,
     ) -> Decision:
         """Evaluate a move and sign what was decided.
@@ -134,9 +118,11 @@ class Admission:
             snapshot: What the registry says now.
             to_level: Level asked for.
             actor: Who asks.
+            registrar: Who registered the version; None when nobody knows.
             holder_of: Which version of the model a release version was frozen for.
             reason: Why, in their words.
             restores: Whether this brings back a former Production release on a rollback.
+            break_glass: The emergency, if one is declared.
             dry_run: Evaluate only: nothing is frozen.
 
         Returns:
@@ -157,45 +143,69 @@ class Admission:
             production=snapshot.production,
             now=now,
             restores=restores,
+            asker=asker_of(actor, policy, registrar),
+            break_glass=break_glass,
         )
         frozen_uri = ""
         if to_level.rank < snapshot.level.rank:
             report = _taken_down(move, snapshot, policy)
         else:
             with ExitStack() as stack:
-                bundle = self._open(snapshot, stack)
-                evidence = (
-                    _unreadable(snapshot)
-                    if bundle is None
-                    else self.reader.read(
-                        bundle,
-                        policy,
-                        now=now,
-                        envelopes=snapshot.envelopes,
-                        target=self._target(snapshot),
-                        recorded_release_id=snapshot.release.release_id if snapshot.release else "",
-                    )
-                )
+                bundle, evidence = self._open(snapshot, policy, now, stack)
                 report = evaluate(evidence, policy, move)
                 admitted = report.verdict is Verdict.PASS and to_level is Level.STAGING
                 # What was frozen for this version before is its own release version.
                 asks = admitted and snapshot.release is None
+                if asks and not report.release_version:
+                    raise _unnamed(snapshot)
                 holder = holder_of(report.release_version) if asks else None
                 if holder not in (None, snapshot.version):
                     raise release_version_taken(move.model_name, report.release_version, holder)
                 if admitted and bundle is not None and not dry_run:
-                    frozen_uri = freeze(bundle, _manifest(evidence), area_from(self.environ))
-        envelope = self._sign(report, now=now, actor=actor, reason=reason, frozen_uri=frozen_uri)
-        return Decision(report, frozen_uri, envelope)
+                    frozen_uri = freeze(
+                        bundle,
+                        _manifest(evidence),
+                        area_from(self.environ),
+                        memory=self.reader.digests,
+                    )
+        return sign_decision(
+            report, policy, signer=self.signer, actor=actor, reason=reason, frozen_uri=frozen_uri
+        )
 
-    def _open(self, snapshot: Snapshot, stack: ExitStack) -> Bundle | None:
-        """Return the release as local directories; None when it cannot be read."""
+    def judge(self, snapshot: Snapshot, move: Move, policy: Policy) -> GateReport:
+        """Evaluate a move at the instant that it names, and do nothing else.
+
+        Args:
+            snapshot: The version, and what is kept about it.
+            move: From where to where, and when.
+            policy: The policy to judge by.
+        """
+        with ExitStack() as stack:
+            _, evidence = self._open(snapshot, policy, move.now, stack)
+            return evaluate(evidence, policy, move)
+
+    def _open(
+        self, snapshot: Snapshot, policy: Policy, now: datetime, stack: ExitStack
+    ) -> tuple[Bundle | None, Evidence]:
+        """Return the release as local directories, None when it cannot be read, and the evidence."""
         try:
-            return stack.enter_context(local_bundle(self._readable(snapshot)))
+            bundle = stack.enter_context(local_bundle(self._readable(snapshot)))
+        except ManifestError as exc:
+            # Says which file of the release is none, and names nothing of this machine.
+            return None, _unreadable(str(exc))
         except Exception as exc:  # noqa: BLE001 - artifact stores raise whatever their vendors do
             # The log may name paths of this machine; what a caller is told may not.
             _log.warning("%s v%s: %s", snapshot.model_name, snapshot.version, exc)
-            return None
+            uri = snapshot.release.frozen_uri if snapshot.release else snapshot.source_uri
+            return None, _unreadable(f"{uri}: cannot be read")
+        return bundle, self.reader.read(
+            bundle,
+            policy,
+            now=now,
+            envelopes=snapshot.envelopes,
+            target=self._target(snapshot),
+            recorded_release_id=snapshot.release.release_id if snapshot.release else "",
+        )
 
     def _readable(self, snapshot: Snapshot) -> str:
         uri = snapshot.release.frozen_uri if snapshot.release else snapshot.source_uri
@@ -221,32 +231,8 @@ class Admission:
             problems.append(str(exc))
         return {"release_id": row.release_id, "problems": tuple(problems)}
 
-    def _sign(
-        self, report: GateReport, *, now: datetime, actor: str, reason: str, frozen_uri: str
-    ) -> str:
-        move = report.move
-        predicate: dict[str, Any] = {
-            "report": report.to_dict(),
-            "report_digest": report.digest,
-            "outcome": "allowed" if report.verdict is Verdict.PASS else "refused",
-            "actor": actor,
-            "reason": reason,
-            "frozen_uri": frozen_uri,
-        }
-        binding = Binding(
-            model_name=move.model_name,
-            release_version=report.release_version or "unknown",
-            release_id=report.release_id or f"sha256:{'0' * 64}",
-            policy_digest=report.policy_digest,
-            version=move.version,
-        )
-        statement = build_statement("decision", binding, predicate, now)
-        return sign_statement(statement, self.signer).decode("utf-8")
-
 
 def _taken_down(move: Move, snapshot: Snapshot, policy: Policy) -> GateReport:
-    from kfm_mlflow.gates.findings import Finding, GateResult
-
     finding = Finding(
         "TAKEN_DOWN",
         Verdict.PASS,
@@ -261,15 +247,22 @@ def _taken_down(move: Move, snapshot: Snapshot, policy: Policy) -> GateReport:
         release_id=row.release_id if row else "",
         release_version=row.release_version if row else "",
         evidence=(),
-        gates=(GateResult("path", "enforce", (finding,)),),
+        gates=(GateResult("path", "enforce", (finding,)), *judge_asker(policy, move)),
     )
 
 
-def _unreadable(snapshot: Snapshot) -> Evidence:
-    uri = snapshot.release.frozen_uri if snapshot.release else snapshot.source_uri
+def _unnamed(snapshot: Snapshot) -> RefusedError:
+    """Return why a release is not frozen that no gate stopped: all of its name was waived."""
+    return RefusedError(
+        f"KFM refused Staging for {snapshot.model_name} v{snapshot.version}: the release does not "
+        "say which release version it is; write it into model_metadata.json"
+    )
+
+
+def _unreadable(problem: str) -> Evidence:
     return Evidence(
         manifest=None,
-        manifest_problem=f"{uri}: cannot be read",
+        manifest_problem=problem,
         content=ReleaseContent({}, {}),
         signature=None,
         attestations=(),

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from kfm_mlflow.canonical import parse_json
 from kfm_mlflow.errors import EvidenceError, InputError
 from kfm_mlflow.gates.findings import Move, refusal_sentence
+from kfm_mlflow.gates.glass import BreakGlass, parse_break_glass
 from kfm_mlflow.gates.people import proposal_of
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level, parse_level
@@ -28,6 +29,7 @@ from kfm_mlflow.release.bundle import SIGNATURE_FILE, evidence_uri
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kfm_mlflow.gates.findings import Finding
     from kfm_mlflow.registry.records import ReleaseRow
 
 api = Blueprint("kfm_api", __name__, url_prefix="/kfm/api/v1")
@@ -87,6 +89,23 @@ def _body() -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError("must be a JSON object", where="request")
     return value
+
+
+def _asked_glass() -> BreakGlass | None:
+    """Read break-glass from the query: ``ticket``, ``hours`` and ``reason`` together, or none."""
+    asked: dict[str, Any] = {
+        key: request.args[key] for key in ("reason", "ticket", "hours") if key in request.args
+    }
+    if "hours" in asked:
+        try:
+            asked["hours"] = float(asked["hours"])
+        except ValueError as exc:
+            raise InputError("must be a number", where="hours") from exc
+    return parse_break_glass(asked or None)
+
+
+def _warned(warnings: tuple[tuple[str, Finding], ...]) -> list[dict[str, Any]]:
+    return [{"gate": gate, **finding.to_dict()} for gate, finding in warnings]
 
 
 def _optional_version(value: Any, *, where: str) -> int | None:
@@ -156,13 +175,18 @@ def integrity_block(row: ReleaseRow) -> dict[str, Any]:
 @api.get("/models/<name>/versions/<version>/check")
 @answers
 def check(name: str, version: int) -> Any:
-    """Evaluate a move and write nothing."""
+    """Evaluate a move and write nothing.
+
+    ``?to=`` and, to break the glass, ``&ticket=&hours=&reason=``.
+    """
     level = parse_level(request.args.get("to", ""))
-    report = registry().check(name, version, level).report
+    report = registry().check(name, version, level, break_glass=_asked_glass()).report
     passed = report.verdict is Verdict.PASS
     return {
         "digest": report.digest,
         "verdict": str(report.verdict),
+        "outcome": report.outcome,
+        "warnings": _warned(report.warnings),
         "sentence": "" if passed else refusal_sentence(report),
         "report": report.to_dict(),
     }
@@ -225,7 +249,11 @@ def vote() -> Any:
 @api.post("/models/<name>/versions/<version>/moves")
 @answers
 def move(name: str, version: int) -> Any:
-    """Move a version: ``{"to", "expect"?: {"production", "canary"}, "restore"?, "reason"?}``."""
+    """Move a version.
+
+    ``{"to", "expect"?: {"production", "canary"}, "restore"?, "reason"?,
+    "break_glass"?: {"reason", "ticket", "hours"}}``.
+    """
     body = _body()
     expect = body.get("expect")
     expected = None
@@ -241,11 +269,14 @@ def move(name: str, version: int) -> Any:
         expect=expected,
         restore=_optional_version(body.get("restore"), where="restore"),
         reason=str(body.get("reason", ""))[:1000],
+        break_glass=parse_break_glass(body.get("break_glass")),
     )
     return {
         "seq": result.seq,
         "decision_digest": result.decision_digest,
         "level": str(result.level),
+        "outcome": result.outcome,
+        "warnings": _warned(result.warnings),
     }
 
 
@@ -279,17 +310,6 @@ def write_rollout(name: str) -> Any:
             now=store.admission.clock(),
         )
     return {"generation": generation}
-
-
-@api.get("/ledger")
-@answers
-def ledger() -> Any:
-    """Return ledger rows: ``?model=&version=``."""
-    text = request.args.get("version")
-    version = None if text is None else parse_version(text)
-    with registry().ManagedSessionMaker(read_only=True) as session:
-        rows = records.read_ledger(session, model=request.args.get("model"), version=version)
-    return {"rows": [{**row.fields, "prev_hash": row.prev_hash, "hash": row.hash} for row in rows]}
 
 
 @api.get("/policies/<family>")

@@ -18,11 +18,14 @@ from mlflow.utils.time import get_current_time_millis
 from kfm_mlflow.errors import ConflictError, InputError, RefusedError
 from kfm_mlflow.gates.findings import refusal_sentence
 from kfm_mlflow.policy.levels import Level
-from kfm_mlflow.registry import reading, records
-from kfm_mlflow.registry.admission import Admission, Decision, Snapshot
-from kfm_mlflow.registry.records import MOVED, REFUSED, ReleaseRow
+from kfm_mlflow.registry import reading, records, registrations
+from kfm_mlflow.registry.actor import Actor, current_actor
+from kfm_mlflow.registry.admission import Admission, Snapshot
+from kfm_mlflow.registry.doors import Reason
+from kfm_mlflow.registry.records import ReleaseRow
 from kfm_mlflow.registry.transaction import TransactionalStore
 from kfm_mlflow.registry.translate import door, refuse
+from kfm_mlflow.trust.ledger import MOVED, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +33,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-UNAUTHENTICATED = "unauthenticated"
+    from kfm_mlflow.gates.findings import Finding
+    from kfm_mlflow.gates.glass import BreakGlass
+    from kfm_mlflow.registry.decision import Decision
+
 MAX_VERSION = 2**31 - 1
 """Largest number that both databases keep in MLflow's version column."""
 
@@ -45,11 +51,21 @@ class Expectation:
 
 @dataclass(frozen=True)
 class MoveResult:
-    """What a move did: the ledger row, or 0 when nothing had to change."""
+    """What a move did.
+
+    Attributes:
+        seq: Number of the ledger row; 0 when nothing had to change.
+        decision_digest: Digest of the decision's report; empty when nothing had to change.
+        level: Level that the version has now.
+        outcome: ``allowed``, ``warned`` or ``allowed-break-glass``; empty when nothing changed.
+        warnings: (gate, finding) of what gates in mode ``warn`` found.
+    """
 
     seq: int
     decision_digest: str
     level: Level
+    outcome: str = ""
+    warnings: tuple[tuple[str, Finding], ...] = ()
 
 
 def parse_version(version: int | str) -> int:
@@ -67,19 +83,6 @@ def parse_version(version: int | str) -> int:
             f"{version!r} is no model version", where="version", remedy="use 1, 2, 3, …"
         )
     return number
-
-
-def current_actor() -> str:
-    """Return the authenticated user of the request that this thread serves."""
-    try:
-        from flask import g, has_request_context
-    except ImportError:
-        return UNAUTHENTICATED
-    if not has_request_context():
-        return UNAUTHENTICATED
-    user = g.get("mlflow_authenticated_user")
-    name = getattr(user, "username", user)
-    return str(name) if name else UNAUTHENTICATED
 
 
 class MovingStore(TransactionalStore):
@@ -152,31 +155,54 @@ class MovingStore(TransactionalStore):
     # -- moves ---------------------------------------------------------------------------------
 
     @door
-    def check(self, name: str, version: int, to_level: Level) -> Decision:
+    def check(
+        self, name: str, version: int, to_level: Level, *, break_glass: BreakGlass | None = None
+    ) -> Decision:
         """Evaluate a move without writing anything: same findings, same digest, same errors."""
-        return self._decide(self.snapshot(name, version), to_level, dry_run=True)
+        return self._decide(
+            self.snapshot(name, version), to_level, break_glass=break_glass, dry_run=True
+        )
+
+    def _registrar(self, name: str, version: int, actor: Actor) -> str | None:
+        """Return who registered a version; not looked up for who is not logged in."""
+        if not actor.authenticated:
+            return None
+        with self.ManagedSessionMaker(read_only=False) as session:
+            return registrations.registrar(session, name, version)
 
     def _decide(
-        self, snapshot: Snapshot, to_level: Level, *, reason: str = "", dry_run: bool = False
+        self,
+        snapshot: Snapshot,
+        to_level: Level,
+        *,
+        reason: str = "",
+        break_glass: BreakGlass | None = None,
+        dry_run: bool = False,
     ) -> Decision:
         """Refuse what no gate could allow, then ask the gates."""
         name, version = snapshot.model_name, snapshot.version
         if snapshot.level is Level.PRODUCTION and to_level is not Level.PRODUCTION:
             raise refuse(
                 f"KFM refused to take down Production {name} v{version}: promote a successor, or "
-                f"restore a former version in its place; see /kfm/models/{name}/{version}"
+                f"restore a former version in its place; see /kfm/models/{name}/{version}",
+                Reason.PRODUCTION_KEPT,
             )
         if to_level is Level.CANARY and snapshot.canary not in (None, version):
             raise ConflictError(
                 f"v{snapshot.canary} is the canary of {name}",
                 remedy="one rollout at a time; promote it or take it down first",
             )
+        if break_glass is not None and to_level.rank < snapshot.level.rank:
+            raise InputError("taking down asks no gates", where="break-glass")
+        actor = current_actor()
         return self.admission.decide(
             snapshot,
             to_level,
-            actor=current_actor(),
+            actor=actor,
+            registrar=self._registrar(name, version, actor),
             holder_of=self._holder_of(name),
             reason=reason,
+            break_glass=break_glass,
             dry_run=dry_run,
         )
 
@@ -199,6 +225,7 @@ class MovingStore(TransactionalStore):
         expect: Expectation | None = None,
         restore: int | None = None,
         reason: str = "",
+        break_glass: BreakGlass | None = None,
     ) -> MoveResult:
         """Move a version to a level, or refuse.
 
@@ -212,6 +239,7 @@ class MovingStore(TransactionalStore):
             restore: On taking down the Production version to candidate, the former Production
                 version that comes back in the same transaction.
             reason: Why, for the record.
+            break_glass: The emergency, if one is declared.
 
         Raises:
             MlflowException: 403 refused, 409 the state moved, 400 bad input. Never a code that
@@ -220,6 +248,10 @@ class MovingStore(TransactionalStore):
         if restore is not None and (to_level is not Level.CANDIDATE or restore == version):
             raise InputError(
                 "goes with the move of another version to candidate", where=f"restore v{restore}"
+            )
+        if restore is not None and break_glass is not None:
+            raise InputError(
+                "a restore asks for nothing that it may pass over", where="break-glass"
             )
         snapshot = snapshot or self.snapshot(name, version)
         if expect and (snapshot.production, snapshot.canary) != (expect.production, expect.canary):
@@ -232,14 +264,15 @@ class MovingStore(TransactionalStore):
             return MoveResult(0, "", to_level)
         if restore is not None:
             return self._restore(snapshot, restore, reason)
-        decision = self._decide(snapshot, to_level, reason=reason)
+        decision = self._decide(snapshot, to_level, reason=reason, break_glass=break_glass)
         if not decision.allowed:
             self._refuse(snapshot, decision)
         with self.unit_of_work(f"model:{name}") as session:
             self._require_unchanged(session, snapshot)
             self._write_level(session, snapshot, to_level, stage, decision.frozen_uri)
             seq = self._record(session, snapshot, decision, to_level)
-        return MoveResult(seq, decision.report.digest, to_level)
+        report = decision.report
+        return MoveResult(seq, report.digest, to_level, report.outcome, report.warnings)
 
     def _restore(self, snapshot: Snapshot, restore: int, reason: str) -> MoveResult:
         """Put a former Production version in the place of the present one, in one transaction."""
@@ -260,8 +293,9 @@ class MovingStore(TransactionalStore):
         back = self.admission.decide(
             target, Level.PRODUCTION, actor=actor, reason=reason, restores=True
         )
-        if not back.allowed:
-            self._refuse(target, back)
+        for judged, decision in ((snapshot, down), (target, back)):
+            if not decision.allowed:
+                self._refuse(judged, decision)
         with self.unit_of_work(f"model:{name}") as session:
             self._require_unchanged(session, snapshot)
             self._require_unchanged(session, target)
@@ -269,7 +303,8 @@ class MovingStore(TransactionalStore):
             self._record(session, snapshot, down, Level.CANDIDATE)
             self._write_level(session, target, Level.PRODUCTION, None, "")
             seq = self._record(session, target, back, Level.PRODUCTION)
-        return MoveResult(seq, down.report.digest, Level.CANDIDATE)
+        report = down.report
+        return MoveResult(seq, report.digest, Level.CANDIDATE, back.report.outcome)
 
     def _require_unchanged(self, session: Session, snapshot: Snapshot) -> None:
         name, version = snapshot.model_name, snapshot.version
@@ -278,6 +313,8 @@ class MovingStore(TransactionalStore):
 
     def _refuse(self, snapshot: Snapshot, decision: Decision) -> NoReturn:
         with self.unit_of_work(f"model:{snapshot.model_name}") as session:
+            # What was judged may be half before and half after another move.
+            self._require_unchanged(session, snapshot)
             records.append_ledger(
                 session,
                 kind=REFUSED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.errors import InputError
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from kfm_mlflow.registry.store import KfmStore
 
 PREFIX = "kfm+"
+READ_REPLICA_VARIABLE = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
+"""How ``mlflow server --read-replica-backend-store-uri`` tells its workers."""
 
 
 def plain_uri(store_uri: str) -> str:
@@ -28,6 +31,8 @@ def build_store(
 ) -> KfmStore:
     """Build the governed registry store; the signature is MLflow's.
 
+    With a read replica, plain reads go there, and all that decides goes to the primary database.
+
     Raises:
         InputError: The registry has no key, a policy is wrong, or workspaces are switched on
             (not supported yet, so refused rather than left ungoverned).
@@ -35,6 +40,7 @@ def build_store(
     del artifact_uri, tracking_uri
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 
+    from kfm_mlflow.registry.policy_events import record_policies
     from kfm_mlflow.registry.store import KfmStore
 
     if MLFLOW_ENABLE_WORKSPACES.get():
@@ -43,4 +49,7 @@ def build_store(
             where="MLFLOW_ENABLE_WORKSPACES",
             remedy="start without them",
         )
-    return KfmStore(plain_uri(store_uri or ""))
+    replica = os.environ.get(READ_REPLICA_VARIABLE) or None
+    store = KfmStore(plain_uri(store_uri or ""), read_db_uri=replica)
+    record_policies(store)
+    return store

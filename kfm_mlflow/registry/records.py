@@ -15,17 +15,13 @@ from kfm_mlflow.errors import ConflictError
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import tables
 from kfm_mlflow.registry.transaction import take_lock
-from kfm_mlflow.trust.ledger import GENESIS, row_hash
+from kfm_mlflow.trust.ledger import GENESIS, MOVED, row_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from sqlalchemy.orm import Session
-
-MOVED = "moved"
-REFUSED = "refused"
-
 
 # What every move asks, built once: putting a statement together costs as much as running it.
 _HEAD = (
@@ -114,7 +110,7 @@ def append_ledger(
     row = LedgerRow(seq, instant(now), kind, model, version, body, previous, "")
     hashed = {"prev_hash": previous, "hash": row_hash(previous, row.fields)}
     session.execute(_ADD_ROW, {**row.fields, **hashed})
-    if kind != REFUSED:
+    if kind == MOVED:
         event = {"seq": seq, "at": row.at, "event": kind, "model": model, "version": version}
         session.execute(_ADD_EVENT, {**event, "level": level})
     return seq

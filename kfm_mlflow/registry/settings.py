@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.errors import InputError
-from kfm_mlflow.release.freeze import ArtifactArea
+from kfm_mlflow.release.freeze import ArtifactArea, local_path
+from kfm_mlflow.release.s3 import is_s3
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +42,11 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     """Read the settings from environment variables.
 
     Raises:
-        InputError: ``KFM_REGISTRY_KEY`` is not set.
+        InputError: ``KFM_REGISTRY_KEY`` is not set, or the artifact root is one that releases
+            cannot be frozen in (see :func:`area_from`).
     """
+    if environ.get(ARTIFACTS_VARIABLE) or environ.get(_MLFLOW_DESTINATION):
+        area_from(environ)
     key = environ.get(REGISTRY_KEY_VARIABLE, "")
     if not key:
         raise InputError(
@@ -54,20 +58,59 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     return Settings(Path(folder) if folder else None, Path(key))
 
 
+def _plain(destination: str) -> str:
+    """Return a destination in one spelling: absolute when it is a folder, no slash at its end."""
+    path = local_path(destination)
+    return str(path.absolute()) if path is not None else destination.rstrip("/")
+
+
 def area_from(environ: Mapping[str, str]) -> ArtifactArea:
     """Return the artifact root of the server that this process belongs to.
 
+    A server that proxies artifacts has one root: what ``--artifacts-destination`` says.
+    ``KFM_ARTIFACTS_DESTINATION`` may repeat it, and is the only word where no server is asked
+    (another process on the same database) or the server does not proxy.
+
     Raises:
-        InputError: This process is no server and ``KFM_ARTIFACTS_DESTINATION`` is not set.
+        InputError: There is no root, the two name different ones, or it is neither a folder nor
+            an S3 bucket.
     """
-    own = environ.get(ARTIFACTS_VARIABLE, "")
-    if own:
-        return ArtifactArea(own, proxied=environ.get(_MLFLOW_SERVES, "") == "true")
-    destination = environ.get(_MLFLOW_DESTINATION, "")
+    own, server = environ.get(ARTIFACTS_VARIABLE, ""), environ.get(_MLFLOW_DESTINATION, "")
+    proxied = environ.get(_MLFLOW_SERVES, "") == "true"
+    destination = own or server
     if not destination:
         raise InputError(
             "there is no place to freeze releases",
             where=ARTIFACTS_VARIABLE,
             remedy="start the server with --artifacts-destination, or set the variable",
         )
-    return ArtifactArea(destination, proxied=environ.get(_MLFLOW_SERVES, "") == "true")
+    if proxied and own and server and _plain(own) != _plain(server):
+        raise InputError(
+            f"says {own}, but the server serves --artifacts-destination {server}",
+            where=ARTIFACTS_VARIABLE,
+            remedy="unset the variable: releases are frozen where the server serves them",
+        )
+    if local_path(destination) is None and not is_s3(destination):
+        raise InputError(
+            "is neither a folder nor s3://bucket/prefix, the stores that releases can be frozen on",
+            where=f"--artifacts-destination {destination}",
+            remedy="other stores are reached through their S3 interface (MLFLOW_S3_ENDPOINT_URL)",
+        )
+    return ArtifactArea(_plain(destination), proxied=proxied)
+
+
+def check_destination(
+    environ: Mapping[str, str], artifacts_destination: str, *, proxied: bool = True
+) -> None:
+    """Refuse a server whose options and environment disagree about the artifact root.
+
+    Args:
+        environ: The server's environment, before MLflow fills it in.
+        artifacts_destination: What ``--artifacts-destination`` will be.
+        proxied: Whether the server will serve artifacts (no ``--no-serve-artifacts``).
+
+    Raises:
+        InputError: As :func:`area_from` in the server's workers.
+    """
+    serves = {_MLFLOW_SERVES: "true"} if proxied else {}
+    area_from({**environ, _MLFLOW_DESTINATION: artifacts_destination, **serves})

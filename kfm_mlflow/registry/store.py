@@ -10,6 +10,8 @@ Invariants:
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
@@ -17,21 +19,37 @@ from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel, SqlR
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 from kfm_mlflow.canonical import parse_json
-from kfm_mlflow.errors import EvidenceError, InputError
+from kfm_mlflow.errors import ConflictError, EvidenceError, InputError
+from kfm_mlflow.gates.access import may_attest
 from kfm_mlflow.gates.evidence import read_attestation
+from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import ALIASES, Level, level_of_alias, level_of_stage
 from kfm_mlflow.registry import reading, records
-from kfm_mlflow.registry.doors import STORE_DOORS, is_ours
-from kfm_mlflow.registry.moves import Expectation, MoveResult, MovingStore, parse_version
+from kfm_mlflow.registry.actor import current_actor
+from kfm_mlflow.registry.decision import asker_of
+from kfm_mlflow.registry.described import DescribedStore
+from kfm_mlflow.registry.doors import STORE_DOORS, Reason, is_ours
+from kfm_mlflow.registry.moves import Expectation, MoveResult, parse_version
+from kfm_mlflow.registry.registrations import (
+    forget_registrations,
+    record_registration,
+    rename_registrations,
+)
 from kfm_mlflow.registry.translate import door, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy.orm import Session
+
+    from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.registry.admission import Snapshot
+    from kfm_mlflow.trust.attestation import AttestationReport
 
 __all__ = ["Expectation", "KfmStore", "MoveResult"]
 
 
-class KfmStore(MovingStore):
+class KfmStore(DescribedStore):
     """MLflow's model registry on a SQL database, governed."""
 
     def _governed(self, session: Session, name: str) -> bool:
@@ -45,6 +63,17 @@ class KfmStore(MovingStore):
     def _is_prompt(self, name: str) -> bool:
         with self.ManagedSessionMaker(read_only=False) as session:
             return not self._governed(session, name)
+
+    @contextmanager
+    def _as_prompt(self, name: str) -> Iterator[None]:
+        """Open a unit of work on what was read to be a prompt, and still is one under the lock.
+
+        Triggers guard the tables that prompts share, so what MLflow writes there needs a permit.
+        """
+        with self.unit_of_work(f"model:{name}") as session:
+            if self._governed(session, name):
+                raise ConflictError(f"{name} is no prompt any more", remedy="try again")
+            yield
 
     # -- doors that move -----------------------------------------------------------------------
 
@@ -69,9 +98,10 @@ class KfmStore(MovingStore):
             governed = self._governed(session, name)
             current = self._snapshot(session, name, number) if governed else None
         if current is None:
-            return super().transition_model_version_stage(
-                name, number, stage, archive_existing_versions
-            )
+            with self._as_prompt(name):
+                return super().transition_model_version_stage(
+                    name, number, stage, archive_existing_versions
+                )
         wanted = level_of_stage(canonical)
         if wanted is Level.STAGING and current.level is Level.CANARY:
             wanted = Level.CANARY  # Its stage is Staging already.
@@ -83,14 +113,19 @@ class KfmStore(MovingStore):
                         name, number, canonical, archive_existing_versions=False
                     )
         self.move(name, number, wanted, snapshot=current, stage=canonical)
-        return self.get_model_version(name, number)
+        with self.on_primary():
+            return self.get_model_version(name, number)
 
     @door
     def set_registered_model_alias(self, name: str, alias: str, version: int | str) -> None:
         """Set an alias; one that names a level is a move to that level."""
         level = level_of_alias(alias)
-        if level is None or self._is_prompt(name):
+        if level is None:
             super().set_registered_model_alias(name, alias, version)
+            return
+        if self._is_prompt(name):
+            with self._as_prompt(name):
+                super().set_registered_model_alias(name, alias, version)
             return
         if alias not in ALIASES[level]:
             raise InputError(f"write {alias.lower()!r}", where=f"alias {alias!r}")
@@ -104,19 +139,19 @@ class KfmStore(MovingStore):
         Production goes by promotion or rollback only.
         """
         level = level_of_alias(alias)
-        if level is None or self._is_prompt(name):
+        if level is None:
             super().delete_registered_model_alias(name, alias)
             return
-        with self.ManagedSessionMaker(read_only=False) as session:
+        with self.unit_of_work(f"model:{name}") as session:
             query = self._get_query(session, SqlRegisteredModelAlias).filter(
                 SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.alias == alias
             )
             holders = [int(row.version) for row in query]
-            levels = self._levels(session, name)
-        if not any(levels.get(holder) is level for holder in holders):
-            # Nobody's, or left from before the registry was governed: it names no level.
-            super().delete_registered_model_alias(name, alias)
-            return
+            levels = self._levels(session, name) if self._governed(session, name) else {}
+            if not any(levels.get(holder) is level for holder in holders):
+                # A prompt's, nobody's, or left from before the registry was governed: no level.
+                super().delete_registered_model_alias(name, alias)
+                return
         self.move(name, holders[0], Level.STAGING if level is Level.CANARY else Level.CANDIDATE)
 
     # -- doors that protect --------------------------------------------------------------------
@@ -130,7 +165,8 @@ class KfmStore(MovingStore):
         foreign = [tag.key for tag in tags or [] if is_ours(tag.key) and tag.key != "kfm.family"]
         if foreign:
             raise refuse(
-                f"KFM refused tag {foreign[0]} on {name}: kfm.* tags are the registry's own"
+                f"KFM refused tag {foreign[0]} on {name}: kfm.* tags are the registry's own",
+                Reason.TAG_RESERVED,
             )
         family = self.admission.policies.family_of(name, declared)
         with self.unit_of_work(f"model:{name}") as session:
@@ -156,13 +192,28 @@ class KfmStore(MovingStore):
         for tag in tags or []:
             if is_ours(tag.key):
                 raise refuse(
-                    f"KFM refused tag {tag.key} on {name}: kfm.* tags are the registry's own"
+                    f"KFM refused tag {tag.key} on {name}: kfm.* tags are the registry's own",
+                    Reason.TAG_RESERVED,
                 )
         if self._is_prompt(name) and not any(
             tag.key == IS_PROMPT_TAG_KEY and tag.value == "true" for tag in tags or []
         ):
-            raise refuse(f"KFM refused a model version of {name}: it is a prompt")
-        return super().create_model_version(name, source, run_id, tags, **kwargs)
+            raise refuse(
+                f"KFM refused a model version of {name}: it is a prompt", Reason.KIND_FIXED
+            )
+        create = partial(super().create_model_version, name, source, run_id, tags, **kwargs)
+        if any(tag.key == IS_PROMPT_TAG_KEY for tag in tags or []):
+            return create()
+        # MLflow asks its tracking server about these, which may not happen under the lock. Should
+        # this process die in between, nobody has registered the version, which lets nobody approve.
+        asks = source.startswith("models:") or (kwargs.get("model_id") and not run_id)
+        created = create() if asks else None
+        with self.unit_of_work(f"model:{name}") as session:
+            created = created or create()
+            record_registration(
+                session, name, int(created.version), current_actor(), self.admission.clock()
+            )
+        return created
 
     def _protect(self, name: str, doing: str, version: int | None = None) -> None:
         if self._is_prompt(name):
@@ -177,7 +228,8 @@ class KfmStore(MovingStore):
             level = levels.get(which, Level.CANDIDATE)
             raise refuse(
                 f"KFM refused to {doing} {name}: v{which} ({level}) is in the ledger and is kept; "
-                f"see /kfm/models/{name}/{which}"
+                f"see /kfm/models/{name}/{which}",
+                Reason.RELEASE_KEPT,
             )
 
     @door
@@ -191,6 +243,7 @@ class KfmStore(MovingStore):
                 self.admission.policies.family_of(new_name, family)
             renamed = super().rename_registered_model(name, new_name)
             records.rename_family(session, name, new_name)
+            rename_registrations(session, name, new_name)
             return renamed
 
     @door
@@ -200,6 +253,7 @@ class KfmStore(MovingStore):
             self._protect(name, "delete")
             super().delete_registered_model(name)
             records.forget_family(session, name)
+            forget_registrations(session, name)
 
     @door
     def delete_model_version(self, name: str, version: int | str) -> None:
@@ -250,7 +304,8 @@ class KfmStore(MovingStore):
             The envelope's digest.
 
         Raises:
-            MlflowException: 400 when it does not verify, is of another release, or none is frozen.
+            MlflowException: 400 when it does not verify, is of another release, or none is frozen;
+                403 when who sends it may not.
         """
         snapshot = self.snapshot(name, version)
         if snapshot.release is None:
@@ -270,6 +325,7 @@ class KfmStore(MovingStore):
         bound, release = report.binding, snapshot.release
         if bound is None or (bound.model_name, bound.release_id) != (name, release.release_id):
             raise InputError("is about another release", where="attestation")
+        self._require_may_attest(snapshot, policy, report)
         with self.unit_of_work(f"model:{name}") as session:
             return records.add_attestation(
                 session,
@@ -279,21 +335,46 @@ class KfmStore(MovingStore):
                 now=self.admission.clock(),
             )
 
+    def _require_may_attest(
+        self, snapshot: Snapshot, policy: Policy, report: AttestationReport
+    ) -> None:
+        """Refuse a statement in favour of a release from who registered it, or has no role."""
+        actor, claims = current_actor(), report.claims or {}
+        registrar = self._registrar(snapshot.model_name, snapshot.version, actor)
+        found = may_attest(
+            policy,
+            asker_of(actor, policy, registrar),
+            str(report.kind),
+            approves=claims.get("choice", "approve") == "approve",
+        )
+        if found.verdict is not Verdict.PASS:
+            raise refuse(
+                f"KFM refused a {report.kind} on {snapshot.model_name} v{snapshot.version}: "
+                f"{found.detail}; {found.remedy}"
+            )
+
 
 def _refuse_ours(key: str, name: str) -> None:
     if is_ours(key):
-        raise refuse(f"KFM refused tag {key} on {name}: kfm.* tags are the registry's own")
+        raise refuse(
+            f"KFM refused tag {key} on {name}: kfm.* tags are the registry's own",
+            Reason.TAG_RESERVED,
+        )
 
 
 def _refuse_kind(key: str, name: str) -> None:
     if key == IS_PROMPT_TAG_KEY:
-        raise refuse(f"KFM refused tag {key} on {name}: what is a prompt is said when it is made")
+        raise refuse(
+            f"KFM refused tag {key} on {name}: what is a prompt is said when it is made",
+            Reason.KIND_FIXED,
+        )
 
 
 def _closed(method_name: str) -> Any:
     def closed(self: KfmStore, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - whatever is asked, the answer is no
         raise refuse(
-            f"KFM refused {method_name}: this version of kfm-mlflow does not know this door"
+            f"KFM refused {method_name}: this version of kfm-mlflow does not know this door",
+            Reason.DOOR_UNKNOWN,
         )
 
     return closed

@@ -1,12 +1,11 @@
 """Our tables in the registry's database.
 
 They have their own metadata, so that MLflow's schema check and migrations never see them, a
-prefix of their own, and no foreign keys into MLflow's tables (which are renamed and rebuilt).
+prefix of their own, and no foreign keys into MLflow's tables (which are renamed and rebuilt). What
+is written here must be what the revisions in ``migrations/`` make; a test compares.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from sqlalchemy import (
     Column,
@@ -17,11 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    inspect,
 )
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
 
 metadata = MetaData()
 _NAME = String(256)
@@ -69,6 +64,7 @@ ledger = Table(
     Column("prev_hash", _DIGEST, nullable=False),
     Column("hash", _DIGEST, nullable=False, unique=True),
     Index("kfm_ledger_by_version", "model", "version"),
+    Index("kfm_ledger_by_model", "model", "seq"),
 )
 """Append-only and hash-chained; ``body`` is the signed decision as a DSSE envelope."""
 
@@ -81,6 +77,7 @@ outbox = Table(
     Column("model", _NAME, nullable=False),
     Column("version", Integer, nullable=False),
     Column("level", String(16), nullable=False),
+    Index("kfm_outbox_by_version", "model", "version", "seq"),
 )
 """What the rollout controller must know, written with the ledger row of the same number."""
 
@@ -106,13 +103,15 @@ journal = Table(
 """The rollout controller's own state, one row per model, written by compare-and-set."""
 
 
-def create_tables(engine: Engine) -> None:
-    """Create what is missing; safe when several workers start at once."""
-    from sqlalchemy import text
+registration = Table(
+    "kfm_registration",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("actor", String(256), nullable=False),
+    Column("at", _INSTANT, nullable=False),
+)
+"""Who registered a version; nobody approves their own."""
 
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(7265616)"))
-        known = set(inspect(connection).get_table_names())
-        if not set(metadata.tables) <= known:
-            metadata.create_all(connection)
+permit = Table("kfm_permit", metadata, Column("token", String(36), primary_key=True))
+"""A row stands here inside a unit of work only, never committed; triggers let its writes pass."""

@@ -4,6 +4,9 @@ MLflow's store methods open a session each. Inside a unit of work they join the 
 so that what they write and what we write commit together or not at all. The first statement of a
 unit of work updates a lock row: SQLite takes its RESERVED lock, PostgreSQL a row lock, and
 everything read afterwards is what will be written against. Nothing slow may happen inside.
+
+A unit of work holds a permit: a row that it takes away again before it commits, so that no other
+connection ever sees one. The triggers of ``triggers.py`` refuse who has none.
 """
 
 from __future__ import annotations
@@ -11,13 +14,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy import insert, update
+from sqlalchemy import bindparam, delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from kfm_mlflow.errors import KfmError
 from kfm_mlflow.registry import tables
+from kfm_mlflow.registry.migrations import prepare
 from kfm_mlflow.registry.translate import to_mlflow
 
 if TYPE_CHECKING:
@@ -26,17 +31,19 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _open: ContextVar[Session | None] = ContextVar("kfm_open_session", default=None)
+_GIVE_PERMIT = insert(tables.permit)
+_TAKE_PERMIT = delete(tables.permit).where(tables.permit.c.token == bindparam("given"))
 
 
 class TransactionalStore(SqlAlchemyStore):  # type: ignore[misc]
     """MLflow's SQL store whose methods can share one session."""
 
     def __init__(self, db_uri: str, read_db_uri: str | None = None) -> None:
-        """Connect as MLflow does, then create our own tables beside its own."""
+        """Connect as MLflow does, then prepare our own tables and triggers beside its own."""
         super().__init__(db_uri, read_db_uri=read_db_uri)
         self._own_sessions: Callable[..., Any] = self.__dict__["ManagedSessionMaker"]
         self.ManagedSessionMaker = self._joined
-        tables.create_tables(self.engine)
+        prepare(self.engine)
 
     @contextmanager
     def _joined(self, read_only: bool = True) -> Iterator[Session]:  # noqa: FBT001, FBT002 - MLflow's signature
@@ -65,9 +72,37 @@ class TransactionalStore(SqlAlchemyStore):  # type: ignore[misc]
             take_lock(session, name)
             token = _open.set(session)
             try:
+                with _permitted(session):
+                    yield session
+            finally:
+                _open.reset(token)
+
+    @contextmanager
+    def on_primary(self) -> Iterator[Session]:
+        """Open a session without a lock, so that reads inside see what was just written.
+
+        Outside, MLflow's methods read from a replica where there is one.
+        """
+        outer = _open.get()
+        if outer is not None:
+            yield outer
+            return
+        with self._own_sessions(read_only=False) as session, _kept_as_ours():
+            token = _open.set(session)
+            try:
                 yield session
             finally:
                 _open.reset(token)
+
+
+@contextmanager
+def _permitted(session: Session) -> Iterator[None]:
+    """Let what is written inside pass the triggers; a rollback takes the permit, too."""
+    given = str(uuid4())
+    session.execute(_GIVE_PERMIT, {"token": given})
+    yield
+    session.flush()
+    session.execute(_TAKE_PERMIT, {"given": given})
 
 
 @contextmanager

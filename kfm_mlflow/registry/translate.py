@@ -20,7 +20,8 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from kfm_mlflow.errors import ConflictError, InputError, KfmError
+from kfm_mlflow.errors import ConflictError, InputError, KfmError, RefusedError
+from kfm_mlflow.registry.doors import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,20 +35,25 @@ _MAX_CAUSE = 160
 
 
 def to_mlflow(error: KfmError) -> MlflowException:
-    """Return the MLflow exception that carries one of our errors.
+    """Return the MLflow exception that carries one of our errors, with its reason code.
 
     ``ConflictError`` becomes 409, ``InputError`` 400, everything else 403.
     """
     if isinstance(error, ConflictError):
-        return MlflowException(str(error), error_code=RESOURCE_CONFLICT)
+        return _told(str(error), RESOURCE_CONFLICT, Reason.STATE_MOVED)
     if isinstance(error, InputError):
-        return MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE)
-    return MlflowException(str(error), error_code=PERMISSION_DENIED)
+        return _told(str(error), INVALID_PARAMETER_VALUE, Reason.BAD_INPUT)
+    refused = isinstance(error, RefusedError)
+    return refuse(str(error), Reason.FINDINGS if refused else Reason.FAILED)
 
 
-def refuse(sentence: str) -> MlflowException:
-    """Return a 403 with one sentence."""
-    return MlflowException(sentence, error_code=PERMISSION_DENIED)
+def refuse(sentence: str, reason: Reason = Reason.NOT_PERMITTED) -> MlflowException:
+    """Return a 403 with one sentence and its reason code."""
+    return _told(sentence, PERMISSION_DENIED, reason)
+
+
+def _told(sentence: str, error_code: int, reason: Reason) -> MlflowException:
+    return MlflowException(sentence, error_code=error_code, reason_code=str(reason))
 
 
 def answer_to(error: Exception) -> MlflowException:
@@ -63,13 +69,17 @@ def answer_to(error: Exception) -> MlflowException:
         if status < _SERVER_ERROR and status != _TOO_MANY_REQUESTS:
             return error
         if error.error_code == ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
-            return MlflowException(
+            return _told(
                 "KFM: the registry's database is busy; nothing was changed; try again",
-                error_code=RESOURCE_CONFLICT,
+                RESOURCE_CONFLICT,
+                Reason.STATE_MOVED,
             )
     _log.error("unforeseen error in the registry", exc_info=error)
     text = " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_CAUSE]
-    return refuse(f"KFM refused: an unforeseen error ({text}); nothing was changed; see the log")
+    return refuse(
+        f"KFM refused: an unforeseen error ({text}); nothing was changed; see the log",
+        Reason.FAILED,
+    )
 
 
 def door(method: Callable[P, R]) -> Callable[P, R]:

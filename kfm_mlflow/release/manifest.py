@@ -216,17 +216,15 @@ def _entries(items: list[tuple[str, Path]], memory: DigestMemory | None) -> tupl
     known: dict[str, FileEntry] = {}
     for relative, path in items if memory else ():
         state = path.lstat()
-        digest = (
-            memory.recall(state) if memory is not None and stat.S_ISREG(state.st_mode) else None
-        )
+        digest = memory.recall(state) if memory and stat.S_ISREG(state.st_mode) else None
         if digest is not None:
             known[relative] = FileEntry(relative, state.st_size, digest)
     unread = [item for item in items if item[0] not in known]
     if sum(path.lstat().st_size for _, path in unread) < _WORTH_THREADS_BYTES:
-        known.update((item[0], _entry(*item, memory)) for item in unread)
+        known.update((relative, _entry(relative, path, memory)) for relative, path in unread)
     else:
         with ThreadPoolExecutor(_THREADS) as pool:
-            read = pool.map(lambda item: _entry(*item, memory), unread)
+            read = pool.map(lambda item: _entry(item[0], item[1], memory), unread)
             known.update((entry.path, entry) for entry in read)
     return tuple(known[relative] for relative, _ in items)
 

@@ -29,7 +29,9 @@ from kfm_mlflow.policy.models import Policy
 from kfm_mlflow.release.bundle import Bundle, bundle_at, evidence_uri
 from kfm_mlflow.release.manifest import build_manifest
 from kfm_mlflow.rollout.inputs import Levels, Orders
+from kfm_mlflow.rollout.login import load_login
 from kfm_mlflow.rollout.plane import Deployable
+from kfm_mlflow.rollout.remote_ledger import RemoteLedger
 from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import load_private_key, parse_public_key
 from kfm_mlflow.trust.quorum import Choice, Proposal, build_vote_claims
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0
 _MODEL_URI = re.compile(r"models:/([^/@]+)/(\d+)")
-_NOT_FOUND = 404
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 
 
 def parse_model_uri(text: str) -> tuple[str, int]:
@@ -61,7 +63,7 @@ def parse_model_uri(text: str) -> tuple[str, int]:
     return match.group(1), int(match.group(2))
 
 
-class RemoteRegistry:
+class RemoteRegistry(RemoteLedger):
     """The registry of an MLflow server that was started with ``kfm server``."""
 
     def __init__(
@@ -79,7 +81,7 @@ class RemoteRegistry:
             cache_dir: Where verified releases are kept; a folder of the user's by default.
 
         Raises:
-            InputError: No server is named, or the key cannot be read.
+            InputError: No server is named, or the key or the credentials cannot be read.
         """
         if not server or not server.startswith(("http://", "https://")):
             raise InputError(
@@ -88,6 +90,7 @@ class RemoteRegistry:
                 remedy="give --server URL or set MLFLOW_TRACKING_URI",
             )
         self.server = server.rstrip("/")
+        self._login = load_login(os.environ, Path.home())
         self._signer: Signer | None = load_private_key(controller_key) if controller_key else None
         self._cache_dir = (
             cache_dir
@@ -100,13 +103,17 @@ class RemoteRegistry:
         import requests
 
         url = f"{self.server}/kfm/api/v1/{path}"
+        options = {**self._login.options, **kwargs, "timeout": TIMEOUT_S}
         try:
-            answer = requests.request(method, url, timeout=TIMEOUT_S, **kwargs)
-        except requests.RequestException as exc:
+            answer = requests.request(method, url, **options)  # noqa: S113 - it is in the options
+        except (requests.RequestException, OSError) as exc:
+            untrusted = isinstance(exc, requests.exceptions.SSLError)
             raise StorageError(
                 f"cannot be reached ({type(exc).__name__})",
                 where=self.server,
-                remedy="is `kfm server` running there?",
+                remedy="name the authority of its certificate in MLFLOW_TRACKING_SERVER_CERT_PATH"
+                if untrusted
+                else "is `kfm server` running there?",
             ) from exc
         try:
             value = answer.json()
@@ -114,20 +121,44 @@ class RemoteRegistry:
             value = None
         if answer.ok and value is not None:
             return value
-        message = (
-            str(value.get("message") or f"HTTP {answer.status_code}")
-            if isinstance(value, dict)
-            else "refused"
-        )
-        if value is None and (answer.ok or answer.status_code == _NOT_FOUND):
+        raise self._problem(answer.status_code, value, ok=answer.ok)
+
+    def _problem(self, status: int, value: Any, *, ok: bool) -> KfmError:
+        """Return the error that an answer stands for."""
+        message = f"HTTP {status}"
+        if isinstance(value, dict):
+            message = str(value.get("message") or message)
+        elif status == _UNAUTHORIZED:
+            return self._not_logged_in()
+        elif status == _FORBIDDEN:
+            who = self._login.username or "you"
+            message = f"{self.server}: {who} may not do this; ask its administrator for permission"
+        elif ok or status == _NOT_FOUND:
             message = "this server has no kfm pages; start it with `kfm server`"
         kinds: dict[int, type[KfmError]] = {
+            401: InputError,
             403: RefusedError,
             409: ConflictError,
             400: InputError,
             404: InputError,
         }
-        raise kinds.get(answer.status_code, StorageError)(message)
+        return kinds.get(status, StorageError)(message)
+
+    def _not_logged_in(self) -> InputError:
+        if self._login.authorization:
+            who = self._login.username or "the token"
+            return InputError(
+                f"does not let {who} in",
+                where=self.server,
+                remedy="check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+                "or ~/.mlflow/credentials",
+            )
+        return InputError(
+            "asks for a login",
+            where=self.server,
+            remedy="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+            "or write ~/.mlflow/credentials",
+        )
 
     def _path(self, name: str, version: int | None = None) -> str:
         base = f"models/{quote(name, safe='')}"
@@ -145,18 +176,28 @@ class RemoteRegistry:
         found: dict[str, Any] = self._call("GET", self._path(name, version))
         return found
 
-    def check(self, name: str, version: int, level: str) -> dict[str, Any]:
+    def check(
+        self,
+        name: str,
+        version: int,
+        level: str,
+        *,
+        break_glass: Mapping[str, str | float] | None = None,
+    ) -> dict[str, Any]:
         """Return the report on a move that is not made."""
         found: dict[str, Any] = self._call(
-            "GET", f"{self._path(name, version)}/check", params={"to": level}
+            "GET",
+            f"{self._path(name, version)}/check",
+            params={"to": level, **(break_glass or {})},
         )
         return found
 
-    def ledger(self, name: str | None) -> list[dict[str, Any]]:
-        """Return ledger rows, oldest first."""
-        found: list[dict[str, Any]] = self._call(
-            "GET", "ledger", params={"model": name} if name else {}
-        )["rows"]
+    def recheck(self, *, family: str | None = None, name: str | None = None) -> dict[str, Any]:
+        """Return what today's gates say of everything that is promoted."""
+        asked = {"family": family, "model": name}
+        found: dict[str, Any] = self._call(
+            "GET", "recheck", params={key: value for key, value in asked.items() if value}
+        )
         return found
 
     def policy(self, family: str) -> Policy:
@@ -267,6 +308,7 @@ class RemoteRegistry:
         reason: str = "",
         expect: Mapping[str, int | None] | None = None,
         restore: int | None = None,
+        break_glass: Mapping[str, str | float] | None = None,
     ) -> dict[str, Any]:
         """Move a version; the server's gates decide."""
         body = {
@@ -274,6 +316,7 @@ class RemoteRegistry:
             "reason": reason,
             "expect": dict(expect) if expect else None,
             "restore": restore,
+            "break_glass": dict(break_glass) if break_glass else None,
         }
         done: dict[str, Any] = self._call("POST", f"{self._path(name, version)}/moves", json=body)
         return done

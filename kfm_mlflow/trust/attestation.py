@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.trust.keys import Signer, TrustedKey
 
 SCHEMA_VERSION = "1"
-KINDS = ("validation", "vote", "decision", "canary-verdict", "rollback")
+KINDS = ("validation", "vote", "decision", "canary-verdict", "rollback", "policy")
 _PREFIX = f"{NAMESPACE}attestations/"
 _WHERE = "attestation"
 

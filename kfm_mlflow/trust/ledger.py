@@ -2,7 +2,8 @@
 
 Pure: it knows neither tables nor transactions. A row is its fields plus ``prev_hash`` and
 ``row_hash``; ``row_hash`` is the SHA-256 of the RFC 8785 form of ``{"fields": …, "prev_hash": …}``.
-Cutting rows off the end leaves a valid chain, so whoever wants to see that keeps the head.
+Cutting rows off the end leaves a valid chain, and so does writing all of it anew: whoever wants to
+see that keeps the head (see ``ledger_head.py``). Who signed the rows is ``ledger_rows.py``.
 """
 
 from __future__ import annotations
@@ -19,20 +20,34 @@ if TYPE_CHECKING:
 GENESIS = f"sha256:{'0' * 64}"
 """The ``prev_hash`` of the first row."""
 
+MOVED = "moved"
+REFUSED = "refused"
+POLICY = "policy"
+"""Kinds of rows: decisions, allowed and refused, and changes of the policy they rest on."""
+
 _CHAIN_FIELDS = frozenset({"prev_hash", "row_hash"})
 
 
 @dataclass(frozen=True)
 class LedgerFinding:
-    """The first place where a chain is broken.
+    """The first place where a ledger is broken.
 
     Attributes:
         index: Position of the bad row, from 0; the number of rows when the end is missing.
-        problem: What is wrong with it, in one sentence.
+        problem: What is wrong with it, as the rest of a sentence that begins with the row.
     """
 
     index: int
     problem: str
+
+    @property
+    def number(self) -> int:
+        """The row's number as people count them and as its ``seq`` should say: from 1."""
+        return self.index + 1
+
+    def __str__(self) -> str:
+        """Return one sentence that names the row."""
+        return f"row {self.number} {self.problem}"
 
 
 def row_hash(prev_hash: str, fields: Mapping[str, Any]) -> str:
@@ -50,6 +65,23 @@ def row_hash(prev_hash: str, fields: Mapping[str, Any]) -> str:
     return digest_json({"fields": dict(fields), "prev_hash": prev_hash})
 
 
+def link_problem(row: Mapping[str, Any], previous: str) -> str | None:
+    """Return how a row does not hold to the one before; None when it does.
+
+    Args:
+        row: ``prev_hash``, ``row_hash`` and the fields.
+        previous: Hash of the row before, or :data:`GENESIS`.
+    """
+    if row.get("prev_hash") != previous:
+        return "does not follow the row before it"
+    fields = {key: value for key, value in row.items() if key not in _CHAIN_FIELDS}
+    try:
+        expected = row_hash(previous, fields)
+    except InputError as exc:
+        return f"cannot be hashed ({exc})"
+    return None if row.get("row_hash") == expected else "was changed after it was written"
+
+
 def verify_chain(
     rows: Iterable[Mapping[str, Any]], *, head: str | None = None
 ) -> LedgerFinding | None:
@@ -63,18 +95,12 @@ def verify_chain(
     previous, count = GENESIS, 0
     for index, row in enumerate(rows):
         count = index + 1
-        fields = {key: value for key, value in row.items() if key not in _CHAIN_FIELDS}
-        if row.get("prev_hash") != previous:
-            return LedgerFinding(index, f"row {index} does not follow the row before it")
-        try:
-            expected = row_hash(previous, fields)
-        except InputError as exc:
-            return LedgerFinding(index, f"row {index} cannot be hashed ({exc})")
-        if row.get("row_hash") != expected:
-            return LedgerFinding(index, f"row {index} was changed after it was written")
-        previous = expected
+        problem = link_problem(row, previous)
+        if problem is not None:
+            return LedgerFinding(index, problem)
+        previous = row["row_hash"]
     if head is not None and previous != head:
         return LedgerFinding(
-            count, f"the chain ends after {count} rows with another head than recorded"
+            count, f"is not there: the chain ends after {count} rows with another head"
         )
     return None

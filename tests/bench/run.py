@@ -21,7 +21,7 @@ from report import Outcome, write_table
 if TYPE_CHECKING:
     from report import Row
 
-BENCHES = ("import_mlflow", "verify_release", "transition", "serving")
+BENCHES = ("import_mlflow", "verify_release", "ledger", "transition", "serving")
 
 
 def _options() -> argparse.Namespace:
@@ -50,6 +50,12 @@ def _without_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list
 
         _tell("verify a release")
         rows += verify_release.measure(size, work_dir / "verify")
+    if "ledger" in wanted:
+        import ledger
+
+        _tell("verify a ledger")
+        (work_dir / "ledger").mkdir()
+        rows += ledger.measure(size, work_dir / "ledger")
     return rows
 
 

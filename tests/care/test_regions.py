@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import Polygon, shape
 
+from kfm_mlflow.canonical import digest_file
 from kfm_mlflow.care.regions import load_regions
 from kfm_mlflow.errors import DataError, InputError
 
@@ -245,3 +246,12 @@ def test_cover_of_a_large_region_stays_small_and_whole(tmp_path):
 def test_extent_touches_what_it_overlaps_and_the_unknown_touches_all(tmp_path, bbox, touches):
     regions = load_regions(write(tmp_path, feature()))
     assert bool(regions.overlapping(bbox)) is touches
+
+
+def test_a_file_that_changed_since_its_digest_was_taken_is_refused(tmp_path):
+    path = write(tmp_path, feature())
+    digest = digest_file(path)
+    assert load_regions(path, digest=digest) == load_regions(path)
+    write(tmp_path, feature(h3_max_resolution=9))
+    with pytest.raises(DataError, match="has changed since the policy was loaded"):
+        load_regions(path, digest=digest)

@@ -116,6 +116,51 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
         "data": {"digest": _DIGEST},
         "at": _AT,
     },
+    "ledger_head": {
+        "schema_version": "1",
+        "seq": 1,
+        "hash": _DIGEST,
+        "at": _AT,
+        "signature": {"keyid": "ab" * 32, "sig": "30"},
+    },
+    "ledger_snapshot": {
+        "schema_version": "1",
+        "ledger_id": "ledger_2025q4_focus_transformer_v2_checkpoints",
+        "auditor": "@kfm-governance",
+        "reviewed_by": "@faircare-council",
+        "status": "approved",
+        "timestamp": "2025-11-08T22:20:00Z",
+        "name": "focus-transformer",
+        "records": [
+            {
+                "ledger_id": "ledger_2025q4_focus_transformer_v3",
+                "auditor": "@kfm-governance",
+                "reviewed_by": "@faircare-council",
+                "status": "approved",
+                "timestamp": "2025-11-08T22:20:00Z",
+                "model": "focus-transformer",
+                "version": 3,
+                "release_version": "v10.0.0",
+                "release_id": _DIGEST,
+                "level": "production",
+                "row": 1,
+            }
+        ],
+        "registry_key": {"key_id": "ab" * 32, "public_key": "-----BEGIN PUBLIC KEY-----"},
+        "head": {"schema_version": "1", "seq": 1, "hash": _DIGEST, "at": _AT},
+        "rows": [
+            {
+                "seq": 1,
+                "at": _AT,
+                "kind": "moved",
+                "model": "focus-transformer",
+                "version": 3,
+                "body": "{}",
+                "prev_hash": _DIGEST,
+                "hash": _DIGEST,
+            }
+        ],
+    },
     "promotion_decision": {
         "schema_version": "1",
         "model_name": "climate-downscaler",

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from kfm_mlflow.policy.levels import (
     level_of_alias,
     level_of_stage,
 )
-from kfm_mlflow.policy.load import lint_policy, load_policies, load_policy, parse_policy
+from kfm_mlflow.policy.lint import lint_policy
+from kfm_mlflow.policy.load import load_policies, load_policy, parse_policy
 
 
 def parse(text: str, folder: Path = Path()) -> object:
@@ -25,7 +27,7 @@ def test_packaged_policies_load_and_trust_nobody() -> None:
     found = load_policies(None).policies
     assert {"climate", "baseline"} <= set(found)
     for policy in found.values():
-        notes = lint_policy(policy)
+        notes = lint_policy(policy, datetime.now(UTC))
         assert any("signers is empty" in note for note in notes)
         assert any("validators is empty" in note for note in notes)
 
@@ -61,6 +63,7 @@ def test_packaged_policies_load_and_trust_nobody() -> None:
             "no.pub",
         ),
         ("schema_version: '1'\nextends: climate\nregions_file: nowhere.geojson", "regions_file"),
+        ("schema_version: '1'\nextends: climate\nregions_digest: 'sha256:0'", "regions_digest"),
         ("a: 1\na: 2", "appears twice"),
         ("- a", "must be a mapping"),
         ("a: [", "not valid YAML"),
@@ -138,3 +141,13 @@ def test_an_alias_of_no_level_is_nobodys_concern(alias: str) -> None:
 )
 def test_a_stage_asks_for_its_level(stage: str, level: Level) -> None:
     assert level_of_stage(stage) is level
+
+
+def test_the_digest_of_a_policy_covers_the_content_of_its_regions(tmp_path):
+    regions = tmp_path / "regions.geojson"
+    text = "schema_version: '1'\nextends: climate\nregions_file: regions.geojson"
+    digests = set()
+    for content in ("{}", "[]", "{}"):
+        regions.write_text(content)
+        digests.add(parse_policy(text, where="p", folder=tmp_path).digest)
+    assert len(digests) == 2

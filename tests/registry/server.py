@@ -37,6 +37,7 @@ class Server:
     url: str
     data: Path
     process: subprocess.Popen[bytes]
+    database: Path | str
 
     def client(self) -> MlflowClient:
         """Return MLflow's own client of this server."""
@@ -69,7 +70,7 @@ class Server:
 
     def state(self) -> dict[str, Any]:
         """Return everything that a refusal must leave alone."""
-        return {**dump(self.data / "mlflow.db"), "files": files_of(self.data / "artifacts")}
+        return {**dump(self.database), "files": files_of(self.data / "artifacts")}
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -127,24 +128,42 @@ def running(command: list[str], url: str, folder: Path) -> Iterator[subprocess.P
         _stop(process)
 
 
+@contextmanager
+def governed(
+    world: World, folder: Path, *, database: str = "", workers: int = 1
+) -> Iterator[Server]:
+    """Run ``kfm server`` until the block ends.
+
+    Args:
+        world: Its policies.
+        folder: Where its data lies; must not exist.
+        database: Plain SQLAlchemy URL; empty makes a SQLite file in the folder.
+        workers: Processes that serve.
+    """
+    folder.mkdir()
+    port = free_port()
+    url, data = f"http://127.0.0.1:{port}", folder / "data"
+    command = [
+        *(sys.executable, "-m", "kfm_mlflow.cli", "server", "--port", str(port)),
+        *("--data-dir", str(data), "--policy-dir", str(world.policies)),
+        *("--workers", str(workers)),
+    ]
+    if database:
+        command += ["--backend-store-uri", database]
+    with running(command, url, folder) as process:
+        yield Server(world, url, data, process, database or data / "mlflow.db")
+
+
 _started: list[Any] = []
 
 
 @lru_cache(maxsize=1)
 def start(world: World) -> Server:
     """Start the session's server, or return the one that runs."""
-    folder = world.root / "server"
-    folder.mkdir()
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        *(sys.executable, "-m", "kfm_mlflow.cli", "server", "--port", str(port)),
-        *("--data-dir", str(folder / "data"), "--policy-dir", str(world.policies)),
-    ]
-    context = running(command, url, folder)
-    process = context.__enter__()
+    context = governed(world, world.root / "server")
+    server = context.__enter__()
     _started.append(context)
-    return Server(world, url, folder / "data", process)
+    return server
 
 
 def stop() -> None:

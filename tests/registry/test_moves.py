@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from registry.world import (
+    BOTH,
     NAME,
     Registry,
     claims_of,
@@ -20,6 +21,9 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import records
 from kfm_mlflow.registry.store import Expectation
 from kfm_mlflow.trust.ledger import verify_chain
+
+on_both = pytest.mark.parametrize("database_kind", BOTH)
+"""For what rests on the database; what rests on the gates is asked on one."""
 
 
 def chain(registry: Registry) -> list[dict[str, object]]:
@@ -39,6 +43,7 @@ def stages(registry: Registry) -> dict[int, str]:
 # -- what a move writes ------------------------------------------------------------------------
 
 
+@on_both
 def test_staging_freezes_the_release_and_stage_alias_ledger_and_outbox_agree(registry, world):
     registry.register(world.releases[0])
     registry.store.transition_model_version_stage(
@@ -59,6 +64,7 @@ def test_staging_freezes_the_release_and_stage_alias_ledger_and_outbox_agree(reg
     assert claims["report"]["release_id"] == digest_of(world.releases[0])
 
 
+@on_both
 def test_production_archives_the_version_before_and_takes_both_its_aliases(two):
     two.store.move(NAME, 2, Level.PRODUCTION)
     assert stages(two) == {1: "Archived", 2: "Production"}
@@ -89,6 +95,7 @@ def test_the_frozen_files_are_read_only(registry, world):
     assert not any(mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) for mode in modes)
 
 
+@on_both
 @pytest.mark.parametrize("level", [Level.STAGING, Level.CANARY, Level.PRODUCTION])
 def test_repeating_a_finished_move_writes_no_row(registry, world, level):
     registry.register(world.releases[0])
@@ -140,6 +147,7 @@ def test_a_candidate_reaches_no_level_beyond_staging_by_any_door(registry, world
     assert message.endswith(f"see /kfm/models/{NAME}/1")
 
 
+@on_both
 def test_a_refused_row_says_who_asked_for_what_and_why_not(registry, world):
     registry.register(world.releases[0])
     before = registry.state()
@@ -169,6 +177,7 @@ def test_production_is_not_taken_down_by_deleting_its_alias(two, alias):
     assert two.state() == before
 
 
+@on_both
 def test_a_second_canary_is_a_conflict_and_the_first_one_stays(two, world):
     two.register(world.releases[2])
     two.store.move(NAME, 3, Level.STAGING)
@@ -179,6 +188,7 @@ def test_a_second_canary_is_a_conflict_and_the_first_one_stays(two, world):
     assert two.state() == before
 
 
+@on_both
 def test_deleting_the_staging_alias_takes_down_the_version_that_holds_it(registry, world):
     for bundle in world.releases[:2]:
         registry.register(bundle)
@@ -190,6 +200,7 @@ def test_deleting_the_staging_alias_takes_down_the_version_that_holds_it(registr
     assert stages(registry) == {1: "Staging", 2: "Archived"}
 
 
+@on_both
 def test_deleting_the_canary_alias_goes_back_to_staging_and_says_so_in_the_ledger(registry, world):
     registry.register(world.releases[0])
     registry.to_canary(1)
@@ -222,6 +233,7 @@ def test_a_check_writes_nothing_and_has_the_digest_and_order_of_the_refused_move
     assert claims["report"] == report.to_dict()
 
 
+@on_both
 def test_a_check_has_the_digest_of_every_move_on_the_way_up_and_down(registry, world):
     registry.register(world.releases[0])
     journey = [Level.STAGING, Level.CANARY, Level.STAGING, Level.CANARY, Level.PRODUCTION]
@@ -237,6 +249,7 @@ def test_a_check_has_the_digest_of_every_move_on_the_way_up_and_down(registry, w
 # -- going back ------------------------------------------------------------------------------------
 
 
+@on_both
 def test_a_restore_brings_the_former_production_back_in_one_transaction(two):
     two.store.move(NAME, 2, Level.PRODUCTION)
     head = len(chain(two))

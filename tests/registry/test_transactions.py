@@ -7,8 +7,10 @@ import threading
 import pytest
 from mlflow.exceptions import MlflowException
 from registry.world import (
+    BOTH,
     NAME,
     Registry,
+    stranger,
     told,
 )
 from sqlalchemy.exc import OperationalError
@@ -17,6 +19,8 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import records
 from kfm_mlflow.registry.store import Expectation, KfmStore
 from kfm_mlflow.trust.ledger import verify_chain
+
+pytestmark = pytest.mark.parametrize("database_kind", BOTH)
 
 
 def chain(registry: Registry) -> list[dict[str, object]]:
@@ -58,13 +62,17 @@ def break_at(registry: Registry, monkeypatch: pytest.MonkeyPatch, where: str):
     if module is not None:
         monkeypatch.setattr(module, name, raising(RuntimeError("lost")))
         return
-    import sqlite3
-
-    connection = sqlite3.connect(registry.database)
-    connection.execute(
-        f"CREATE TRIGGER broken BEFORE INSERT ON {name} BEGIN SELECT RAISE(ABORT, 'broken'); END"
-    )
-    connection.close()
+    with stranger(registry.database) as connection:
+        if isinstance(registry.database, str):
+            connection.execute(
+                "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$BEGIN RAISE EXCEPTION 'broken'; END$$"
+            )
+            then = "EXECUTE FUNCTION broken()"
+        else:
+            then = "BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        connection.execute(f"CREATE TRIGGER broken BEFORE INSERT ON {name} FOR EACH ROW {then}")
+        connection.commit()
 
 
 @pytest.mark.filterwarnings(

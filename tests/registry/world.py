@@ -6,6 +6,7 @@ once per session, and tests that break one work on a copy.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import warnings
@@ -16,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psycopg
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
@@ -58,6 +60,8 @@ AT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 COUNCIL = ("council-ann", "council-bea", "council-cyd", "council-dee-indigenous-representative")
 KEYS = ("trainer", "validator", "controller", "foreign", "registry", *COUNCIL)
 GOOD_METRICS = {"nrmse": 0.1, "nmae": 0.08, "nbias": 0.001, "correlation": 0.99}
+BOTH = ("sqlite", "postgresql")
+"""What ``database_kind`` is parametrised with by tests that run on both databases."""
 SERVES = "_MLFLOW_SERVER_SERVE_ARTIFACTS"
 
 
@@ -247,10 +251,14 @@ READER = EvidenceReader()
 
 @dataclass
 class Registry:
-    """A governed registry in this process, with a clock that the test holds."""
+    """A governed registry in this process, with a clock that the test holds.
+
+    Attributes:
+        database: Path of a SQLite file, or SQLAlchemy URL of a PostgreSQL database.
+    """
 
     world: World
-    database: Path
+    database: Path | str
     area: Path
     now: datetime = AT + timedelta(hours=1)
     store: KfmStore = field(init=False)
@@ -268,7 +276,7 @@ class Registry:
             clock=lambda: self.now,
             reader=READER,
         )
-        return KfmStore(f"sqlite:///{self.database}", admission=admission)
+        return KfmStore(uri_of(self.database), admission=admission)
 
     # -- doing ---------------------------------------------------------------------------------
 
@@ -354,11 +362,29 @@ class Registry:
         return str(self.store.snapshot(NAME, version).level)
 
 
-def query(database: Path, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Read the database as a stranger would, not through the store."""
-    connection = sqlite3.connect(database, timeout=20)
+def uri_of(database: Path | str) -> str:
+    """Return the plain SQLAlchemy URI of a database."""
+    return database if isinstance(database, str) else f"sqlite:///{database}"
+
+
+def query(database: Path | str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Read the database as a stranger would, not through the store; values stand for ``?``."""
+    with stranger(database) as connection:
+        if isinstance(database, str):
+            sql = sql.replace("?", "%s")
+        return [tuple(row) for row in connection.execute(sql, values).fetchall()]
+
+
+@contextmanager
+def stranger(database: Path | str) -> Iterator[Any]:
+    """Open a raw connection, as sqlite3 or psql would; what is not committed is rolled back."""
+    connection = (
+        psycopg.connect(re.sub(r"\+\w+", "", database, count=1))
+        if isinstance(database, str)
+        else sqlite3.connect(database, timeout=20)
+    )
     try:
-        return connection.execute(sql, values).fetchall()
+        yield connection
     finally:
         connection.close()
 
@@ -375,10 +401,12 @@ REGISTRY_TABLES = (
     "kfm_outbox",
     "kfm_attestation",
     "kfm_journal",
+    "kfm_registration",
+    "kfm_permit",
 )
 
 
-def dump(database: Path) -> dict[str, list[tuple[Any, ...]]]:
+def dump(database: Path | str) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of MLflow's and our registry tables, in order."""
     return {
         table: sorted(query(database, f"SELECT * FROM {table}"), key=repr)

@@ -2,23 +2,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+from registry.made_bundle import make_bundle
 
 from kfm_mlflow.errors import ManifestError, StorageError
-from kfm_mlflow.release.bundle import bundle_at
 from kfm_mlflow.release.freeze import ArtifactArea, freeze, local_bundle
 from kfm_mlflow.release.manifest import build_manifest
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    root = tmp_path / "source" / "release"
-    (root / "xai").mkdir(parents=True)
-    (root / "MLmodel").write_bytes(b"m")
-    (root / "xai" / "a.json").write_bytes(b"{}")
-    found = bundle_at(root)
-    found.evidence_dir.mkdir()
-    found.signature_path.write_bytes(b"sig")
-    return found
+    return make_bundle(tmp_path / "source")
+
+
+def frozen_names(tmp_path: Path) -> set[str]:
+    """Return what lies in the frozen area beside the lock that freezers take."""
+    return {path.name for path in (tmp_path / "artifacts" / "kfm-frozen").iterdir()} - {".lock"}
 
 
 def area(tmp_path: Path) -> ArtifactArea:
@@ -50,7 +48,7 @@ def test_changing_the_source_afterwards_changes_nothing(tmp_path, bundle) -> Non
 def test_freezing_twice_is_once(tmp_path, bundle) -> None:
     manifest = build_manifest(bundle.release_dir)
     assert freeze(bundle, manifest, area(tmp_path)) == freeze(bundle, manifest, area(tmp_path))
-    assert len(list((tmp_path / "artifacts" / "kfm-frozen").iterdir())) == 1
+    assert frozen_names(tmp_path) == {manifest.release_id.removeprefix("sha256:")}
 
 
 def test_evidence_that_came_later_is_added_and_none_is_lost(tmp_path, bundle) -> None:
@@ -72,7 +70,7 @@ def test_a_release_that_changes_while_it_is_frozen_leaves_nothing(tmp_path, bund
     (bundle.release_dir / "MLmodel").write_bytes(b"changed after the gates judged")
     with pytest.raises(ManifestError, match="changed while it was copied"):
         freeze(bundle, manifest, area(tmp_path))
-    assert list((tmp_path / "artifacts" / "kfm-frozen").iterdir()) == []
+    assert frozen_names(tmp_path) == set()
 
 
 def test_a_tampered_frozen_copy_is_found_when_frozen_again(tmp_path, bundle) -> None:

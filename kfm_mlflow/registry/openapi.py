@@ -1,0 +1,238 @@
+"""The OpenAPI 3.1 document of everything under ``/kfm/api/v1``.
+
+One row per operation, beside the schemas in ``openapi_schemas.py``. A test compares the rows with
+the server's routes, validates the document, and validates real answers with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+from kfm_mlflow.registry.api import answers, api
+from kfm_mlflow.registry.openapi_schemas import SCHEMAS, ref
+
+PREFIX = "/kfm/api/v1"
+_JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the API.
+
+    Attributes:
+        method: HTTP method, lower case.
+        path: Below the prefix, parameters in braces.
+        summary: What it does.
+        answer: Name of the schema of its answer.
+        query: Names of its query parameters; ``!`` at the end is required.
+        body: Name of the schema of its body; empty for none.
+        errors: Statuses that it may answer besides 200.
+    """
+
+    method: str
+    path: str
+    summary: str
+    answer: str
+    query: tuple[str, ...] = ()
+    body: str = ""
+    errors: tuple[int, ...] = (400,)
+
+
+_MODEL = "/models/{name}"
+_VERSION = "/models/{name}/versions/{version}"
+_GLASS = ("ticket", "hours", "reason")
+
+OPERATIONS = (
+    Operation("get", "/openapi.json", "This document.", "OpenApi", errors=()),
+    Operation(
+        "get",
+        _MODEL,
+        "Levels, family and rollout plan of a registered model.",
+        "Model",
+        errors=(400, 403, 404),
+    ),
+    Operation(
+        "get",
+        _VERSION,
+        "What is recorded about a version.",
+        "ModelVersion",
+        errors=(400, 403, 404),
+    ),
+    Operation(
+        "get",
+        f"{_VERSION}/check",
+        "Evaluate a move exactly as it would be, and write nothing.",
+        "Check",
+        query=("to!", *_GLASS),
+        errors=(400, 403, 404, 409),
+    ),
+    Operation(
+        "get",
+        f"{_VERSION}/proposal",
+        "What a council member signs to vote on a move.",
+        "Proposed",
+        query=("to!",),
+        errors=(400, 403, 404),
+    ),
+    Operation(
+        "post",
+        f"{_VERSION}/attestations",
+        "Keep a signed statement about a frozen release.",
+        "Kept",
+        body="Envelope",
+        errors=(400, 403, 404),
+    ),
+    Operation(
+        "post",
+        f"{_VERSION}/moves",
+        "Move a version to a level, or refuse; either way the ledger has a row.",
+        "Moved",
+        body="Move",
+        errors=(400, 403, 404, 409),
+    ),
+    Operation("post", "/votes", "Keep a vote.", "Kept", body="Vote", errors=(400, 403, 404)),
+    Operation(
+        "get", f"{_MODEL}/rollout", "The rollout controller's journal of a model.", "Journal"
+    ),
+    Operation(
+        "put",
+        f"{_MODEL}/rollout",
+        "Write the journal by compare-and-set.",
+        "Generation",
+        body="JournalUpdate",
+        errors=(400, 403, 409),
+    ),
+    Operation(
+        "get",
+        "/ledger",
+        "Ledger rows, oldest first, in pages.",
+        "Ledger",
+        query=("model", "version", "after", "limit"),
+    ),
+    Operation(
+        "get", "/ledger/head", "The head of the ledger, signed by the registry.", "LedgerHead"
+    ),
+    Operation("get", "/ledger/key", "The public key that the registry signs with.", "LedgerKey"),
+    Operation(
+        "get",
+        "/recheck",
+        "Judge again everything that is promoted now; nothing is written.",
+        "Recheck",
+        query=("family", "model"),
+        errors=(400, 404),
+    ),
+    Operation(
+        "get",
+        "/policies/{family}",
+        "A family's resolved policy and its digest.",
+        "ResolvedPolicy",
+    ),
+    Operation(
+        "get",
+        "/policies/{family}/exemptions",
+        "A family's exemptions, and whether each holds now.",
+        "Exemptions",
+    ),
+)
+
+_PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "name": ("Registered model.", {"type": "string"}),
+    "family": ("Family of models.", {"type": "string"}),
+    "model": ("Only of this registered model.", {"type": "string"}),
+    "version": ("Model version.", ref("Version")),
+    "to": ("Level asked for.", ref("Level")),
+    "ticket": ("Break-glass: where the emergency is written down.", {"type": "string"}),
+    "hours": ("Break-glass: for how long.", {"type": "number", "exclusiveMinimum": 0}),
+    "reason": ("Break-glass: why.", {"type": "string"}),
+    "after": ("Row that the last page ended with.", {"type": "integer", "minimum": 0}),
+    "limit": ("Most rows to return.", {"type": "integer", "minimum": 1}),
+}
+_ERRORS = {
+    400: "The request is wrong, or names what there is not.",
+    403: "Refused; nothing changed but the ledger.",
+    404: "There is no such model or version.",
+    409: "Something else changed or holds first; read again.",
+}
+
+
+def _parameter(name: str, place: str) -> dict[str, Any]:
+    required = place == "path" or name.endswith("!")
+    plain = name.removesuffix("!")
+    description, schema = _PARAMETERS[plain]
+    return {
+        "name": plain,
+        "in": place,
+        "required": required,
+        "description": description,
+        "schema": schema,
+    }
+
+
+def _described(operation: Operation) -> dict[str, Any]:
+    in_path = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
+    written: dict[str, Any] = {
+        "summary": operation.summary,
+        "operationId": f"{operation.method}{operation.path}".translate(
+            str.maketrans({"/": "_", "{": None, "}": None, ".": "_"})
+        ),
+        "parameters": [
+            *(_parameter(name, "path") for name in in_path),
+            *(_parameter(name, "query") for name in operation.query),
+        ],
+        "responses": {
+            "200": {
+                "description": "Done.",
+                "content": {_JSON: {"schema": ref(operation.answer)}},
+            },
+            **{
+                str(status): {
+                    "description": _ERRORS[status],
+                    "content": {_JSON: {"schema": ref("Problem")}},
+                }
+                for status in operation.errors
+            },
+        },
+    }
+    if operation.body:
+        written["requestBody"] = {
+            "required": True,
+            "content": {_JSON: {"schema": ref(operation.body)}},
+        }
+    return written
+
+
+@lru_cache(maxsize=1)
+def build_openapi() -> dict[str, Any]:
+    """Return the document."""
+    from pydantic.json_schema import models_json_schema
+
+    from kfm_mlflow.policy.models import Policy
+
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        path = paths.setdefault(f"{PREFIX}{operation.path}", {})
+        path[operation.method] = _described(operation)
+    _, policy = models_json_schema(
+        [(Policy, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "KFM releases",
+            "version": version("kfm-mlflow"),
+            "description": "Levels, gates, evidence, votes and ledger of governed MLflow models.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": {"schemas": {**policy["$defs"], **SCHEMAS}},
+    }
+
+
+@api.get("/openapi.json")
+@answers
+def openapi() -> Any:
+    """Return the OpenAPI document of this API."""
+    return build_openapi()

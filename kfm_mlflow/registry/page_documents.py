@@ -1,0 +1,166 @@
+"""What a frozen release says, for its page: lineage, map, and the envelopes beside it.
+
+A frozen release never changes, so its documents are read once per release id. They are shown only
+while gates ``care`` and ``integrity`` pass: a text that may not be published, or bytes that are not
+the release's, are on no page.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from kfm_mlflow.canonical import digest_bytes, parse_json
+from kfm_mlflow.errors import EvidenceError
+from kfm_mlflow.registry.page_graph import Lineage, build_lineage
+from kfm_mlflow.registry.page_map import MaskMap, build_map
+from kfm_mlflow.registry.settings import area_from
+from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, SIGNATURE_FILE, evidence_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.registry.admission import Admission
+    from kfm_mlflow.registry.records import ReleaseRow
+
+_log = logging.getLogger(__name__)
+_REMEMBERED = 64
+_CARE_FILE = "care.json"
+SHOWN_WITH = ("care", "integrity")
+"""Gates that must pass before anything that the release says is shown."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What a frozen release says.
+
+    Attributes:
+        lineage: Its lineage; None when it can not be read.
+        mask: Its map; None when it can not be read.
+        item: Its STAC item; empty when it can not be read.
+    """
+
+    lineage: Lineage | None
+    mask: MaskMap | None
+    item: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside a frozen release.
+
+    Attributes:
+        envelopes: (file name, bytes) of every attestation.
+        signature_digest: ``sha256:<hex>`` of the signature; empty when there is none.
+    """
+
+    envelopes: tuple[tuple[str, bytes], ...]
+    signature_digest: str
+
+
+class _Memory:
+    """Remembers the last few values by key."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[str, ...], Documents] = OrderedDict()
+
+    def get(self, key: tuple[str, ...], make: Callable[[], Documents]) -> Documents:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > _REMEMBERED:
+                self._kept.popitem(last=False)
+        return made
+
+
+_memory = _Memory()
+
+
+def may_be_shown(report: Mapping[str, Any] | None) -> bool:
+    """Return whether a report lets what the release says be shown."""
+    verdicts = {gate["gate"]: gate["verdict"] for gate in (report or {}).get("gates", ())}
+    return all(verdicts.get(name) == "PASS" for name in SHOWN_WITH)
+
+
+def frozen_documents(admission: Admission, row: ReleaseRow, policy: Policy) -> Documents:
+    """Return what a frozen release says.
+
+    Args:
+        admission: The server's.
+        row: What was frozen.
+        policy: Whose regions are drawn, and where its documents lie.
+    """
+    from kfm_mlflow.care.regions import load_regions
+
+    regions = load_regions(Path(policy.regions_file) if policy.regions_file else None)
+    gates = policy.gates
+
+    def make() -> Documents:
+        uri = area_from(admission.environ).resolve(row.frozen_uri)
+        prov = _json(uri, gates.prov.path) if gates.prov else {}
+        item = _json(uri, gates.stac.path) if gates.stac else {}
+        care = _json(uri, _CARE_FILE).get("care")
+        return Documents(
+            build_lineage(prov, item) if prov else None,
+            build_map(care, regions) if isinstance(care, dict) else None,
+            item,
+        )
+
+    return _memory.get((row.release_id, policy.digest, regions.digest), make)
+
+
+def beside_frozen(admission: Admission, row: ReleaseRow) -> Beside:
+    """Return what lies beside a frozen release; it may grow, so it is read each time."""
+    uri = evidence_uri(area_from(admission.environ).resolve(row.frozen_uri))
+    files = _files(uri)
+    signature = files.pop(SIGNATURE_FILE, b"")
+    return Beside(tuple(sorted(files.items())), digest_bytes(signature) if signature else "")
+
+
+def _json(uri: str, path: str) -> dict[str, Any]:
+    data = _read(uri, path)
+    try:
+        value = parse_json(data, where=path) if data is not None else None
+    except EvidenceError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _files(uri: str) -> dict[str, bytes]:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        listed = get_artifact_repository(uri).list_artifacts()
+    except Exception as exc:  # noqa: BLE001 - artifact stores raise whatever their vendors do
+        _log.warning("cannot list %s: %s", uri, exc)
+        return {}
+    wanted = [
+        item.path.rpartition("/")[2]
+        for item in listed
+        if not item.is_dir and item.path.endswith((ENVELOPE_SUFFIX, SIGNATURE_FILE))
+    ]
+    read = {name: _read(uri, name) for name in wanted}
+    return {name: data for name, data in read.items() if data is not None}
+
+
+def _read(uri: str, path: str) -> bytes | None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tempfile.TemporaryDirectory(prefix="kfm-page-") as folder:
+        try:
+            found = get_artifact_repository(uri).download_artifacts(path, dst_path=folder)
+            return Path(found).read_bytes()
+        except Exception as exc:  # noqa: BLE001 - artifact stores raise whatever their vendors do
+            _log.warning("cannot read %s of %s: %s", path, uri, exc)
+            return None

@@ -1,0 +1,157 @@
+"""The page of one version as values: what the next level asks, what there is, who must still vote.
+
+Reads through the store; decides nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlflow.exceptions import MlflowException
+
+from kfm_mlflow.errors import KfmError
+from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.registry import listing
+from kfm_mlflow.registry.page_decision import Decided, decided, loud_in
+from kfm_mlflow.registry.page_documents import (
+    SHOWN_WITH,
+    Beside,
+    Documents,
+    beside_frozen,
+    frozen_documents,
+    may_be_shown,
+)
+from kfm_mlflow.registry.page_evidence import (
+    Ballot,
+    Evidenced,
+    ballots_of,
+    evidenced,
+    signature_of,
+    verified_attestations,
+)
+from kfm_mlflow.registry.recheck import recheck_version
+from kfm_mlflow.registry.translate import answer_to
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.registry.admission import Snapshot
+    from kfm_mlflow.registry.store import KfmStore
+
+_log = logging.getLogger(__name__)
+HISTORY_ROWS = 20
+
+
+@dataclass(frozen=True)
+class VersionPage:
+    """Everything on the page of a version."""
+
+    snapshot: Snapshot
+    policy: Policy
+    frozen_at: str
+    following: Level | None
+    report: Mapping[str, Any] | None
+    report_digest: str
+    problem: str
+    held: Decided | None
+    evidence: tuple[Evidenced, ...]
+    ballots: tuple[Ballot, ...]
+    tally: Mapping[str, Any]
+    documents: Documents | None
+    hidden: bool
+    history: tuple[Decided, ...]
+    more_before: int | None
+    loud: tuple[tuple[str, str], ...]
+    rechecked: Mapping[str, Any] | None
+    recheck_problem: str
+
+    @property
+    def uri(self) -> str:
+        """The version as one word of a command line."""
+        return shlex.quote(f"models:/{self.snapshot.model_name}/{self.snapshot.version}")
+
+
+def load_version(store: KfmStore, name: str, version: int) -> VersionPage:
+    """Gather the page of a version.
+
+    Raises:
+        MlflowException: 404 when there is no such version.
+    """
+    snapshot = store.snapshot(name, version)
+    policy = store.admission.policy(snapshot.family)
+    with store.ManagedSessionMaker(read_only=True) as session:
+        rows = listing.ledger_rows(session, model=name, version=version, limit=HISTORY_ROWS + 1)
+        last = listing.last_move(session, name, version)
+        frozen_at = listing.frozen_at(session, name, version)
+    following, report, digest, problem = _next(store, snapshot)
+    held = decided(last) if last else None
+    if held and held.report.get("to_level") != str(snapshot.level):
+        held = None  # Taken down since, or archived by a successor.
+    rechecked, recheck_problem = _rechecked(store, snapshot)
+    beside, documents, hidden = Beside((), ""), None, False
+    if snapshot.release is not None:
+        beside = beside_frozen(store.admission, snapshot.release)
+        hidden = not (may_be_shown(report) if report else _still_shown(rechecked))
+        if not hidden:
+            documents = frozen_documents(store.admission, snapshot.release, policy)
+    envelopes = verified_attestations(store, snapshot, policy, beside)
+    history = tuple(decided(row) for row in rows[:HISTORY_ROWS])
+    return VersionPage(
+        snapshot=snapshot,
+        policy=policy,
+        frozen_at=frozen_at,
+        following=following,
+        report=report,
+        report_digest=digest,
+        problem=problem,
+        held=held,
+        evidence=(
+            *signature_of(beside, report or (held.report if held else None), frozen_at),
+            *map(evidenced, envelopes),
+        ),
+        ballots=ballots_of(store, snapshot, policy, following, envelopes),
+        tally=(report or {}).get("votes") or {},
+        documents=documents,
+        hidden=hidden,
+        history=history,
+        more_before=history[-1].row.seq if len(rows) > HISTORY_ROWS else None,
+        loud=tuple(dict.fromkeys([*loud_in(report or {}), *(held.loud if held else ())])),
+        rechecked=rechecked,
+        recheck_problem=recheck_problem,
+    )
+
+
+def _next(
+    store: KfmStore, snapshot: Snapshot
+) -> tuple[Level | None, dict[str, Any] | None, str, str]:
+    following = next(iter(list(Level)[snapshot.level.rank + 1 :]), None)
+    if following is None:
+        return None, None, "", ""
+    try:
+        report = store.check(snapshot.model_name, snapshot.version, following).report
+    except (MlflowException, KfmError) as exc:
+        return following, None, "", getattr(exc, "message", "") or str(exc)
+    return following, report.to_dict(), report.digest, ""
+
+
+def _rechecked(store: KfmStore, snapshot: Snapshot) -> tuple[dict[str, Any] | None, str]:
+    """Return what recheck says of the level that is held, or why it can not say."""
+    if snapshot.level is Level.CANDIDATE:
+        return None, ""
+    try:
+        found = recheck_version(store, snapshot.model_name, snapshot.version)
+    except Exception as exc:  # noqa: BLE001 - as recheck itself: what cannot be judged is said
+        _log.warning("%s v%s", snapshot.model_name, snapshot.version, exc_info=exc)
+        return None, answer_to(exc).message if isinstance(exc, KfmError) else type(exc).__name__
+    return found.to_dict(), ""
+
+
+def _still_shown(rechecked: Mapping[str, Any] | None) -> bool:
+    return rechecked is not None and not any(
+        remark["gate"] in SHOWN_WITH or remark["code"] == "NO_DECISION"
+        for remark in rechecked["remarks"]
+    )
