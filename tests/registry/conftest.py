@@ -96,10 +96,16 @@ def _fill_canary(made: Registry) -> None:
     made.verdict(1)
 
 
+def _fill_three(made: Registry) -> None:
+    for bundle in made.world.releases:
+        made.register(bundle)
+
+
 _FILL: dict[str, Callable[[Registry], None]] = {
     "empty": lambda _: None,
     "two": _fill_two,
     "canary": _fill_canary,
+    "three": _fill_three,
 }
 
 
@@ -127,3 +133,21 @@ def two(world: World, database_kind: str, tmp_path: Path) -> Iterator[Registry]:
 def canary(world: World, database_kind: str, tmp_path: Path) -> Iterator[Registry]:
     """Return a registry whose v1 is a canary with a good verdict and no votes."""
     yield from _opened(world, database_kind, "canary", tmp_path)
+
+
+@pytest.fixture
+def fresh_three(
+    world: World, database_kind: str, tmp_path: Path
+) -> Iterator[Callable[[], Registry]]:
+    """Return a function that gives a fresh registry of three candidates, nothing frozen yet."""
+    opened: list[Registry] = []
+
+    def fresh() -> Registry:
+        folder = tmp_path / str(len(opened))
+        folder.mkdir()
+        opened.append(_copy(world, database_kind, "three", folder))
+        return opened[-1]
+
+    yield fresh
+    for registry in opened:
+        registry.store._dispose_engine()
