@@ -176,7 +176,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     written: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": f"{operation.method}{operation.path}".translate(
-            str.maketrans({"/": "_", "{": None, "}": None, ".": "_"})
+            str.maketrans("/.", "__", "{}")
         ),
         "parameters": [
             *(_parameter(name, "path") for name in in_path),

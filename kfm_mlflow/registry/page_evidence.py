@@ -33,7 +33,7 @@ class Evidenced:
         kind: What it says something about.
         signer: Who signed it, as the policy calls them; empty when nobody trusted did.
         digest: ``sha256:<hex>``.
-        at: When it was made, or found.
+        at: When it was made; of the signature, since when it lies beside the frozen release.
         until: Until when it holds; empty for ever.
         verdict: ``PASS`` when it verifies now.
         remark: Why not, or what it says.

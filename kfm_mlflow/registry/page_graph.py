@@ -23,6 +23,7 @@ _FLOWS: dict[str, tuple[str, str, str]] = {
     "used": ("prov:entity", "prov:activity", "was used by"),
     "wasGeneratedBy": ("prov:activity", "prov:entity", "made"),
     "wasAssociatedWith": ("prov:agent", "prov:activity", "carried out"),
+    "actedOnBehalfOf": ("prov:responsible", "prov:delegate", "answers for"),
 }
 _MAX_NODES = 40
 _MAX_ROUNDS = 60

@@ -152,12 +152,13 @@ PROV = {
         "code:c": {"kfm:git_commit": "0123456789abcdef", "kfm:entry_point": "train"},
     },
     "activity": {"run:t": {"prov:type": {"$": "kfm:Training"}, "kfm:run_id": "r1"}},
-    "agent": {"agent:x": {"prov:label": "Ann"}},
+    "agent": {"agent:x": {"prov:label": "Ann"}, "agent:o": {"prov:label": "Team"}},
     "used": {"_:1": {"prov:activity": "run:t", "prov:entity": "data:in"}},
     "wasGeneratedBy": {
         f"_:{n}": {"prov:activity": "run:t", "prov:entity": name}
         for n, name in enumerate(("file:w", "file:a", "file:b", "release:r"))
     },
+    "actedOnBehalfOf": {"_:8": {"prov:delegate": "agent:x", "prov:responsible": "agent:o"}},
     "wasAssociatedWith": {
         "_:9": {"prov:activity": "run:t", "prov:agent": "agent:x", "prov:plan": "code:c"}
     },
@@ -170,6 +171,7 @@ def test_a_lineage_says_the_same_as_picture_sentences_and_table():
         "Dataset “rain” was used by Training “r1”.",
         "entity “train at 0123456789ab” was the plan of Training “r1”.",
         "agent “Ann” carried out Training “r1”.",
+        "agent “Team” answers for agent “Ann”.",
         "Training “r1” made Weights “model.pt”.",
         "Training “r1” made Files “2 other files”.",
         "Training “r1” made Release “r”.",

@@ -1,0 +1,141 @@
+"""One governed server with something at every level, and one real browser, for this folder's tests.
+
+The browser is Debian's Chromium, driven by Playwright; where it is missing it is installed, and
+where it can not be, the tests fail and say so: a browser test that is skipped tests nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from registry.server import Server, governed
+from registry.world import COUNCIL, NAME, World, make_world
+
+from kfm_mlflow.rollout.remote import RemoteRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, BrowserContext
+
+_INSTALL_S = 600
+
+
+def _chromium() -> str:
+    found = shutil.which("chromium")
+    if found:
+        return found
+    print("chromium is missing: installing Debian's package with apt-get")  # noqa: T201 - said where pytest shows it
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "-q", "chromium"]):
+        try:
+            done = subprocess.run(
+                command, env=quiet, capture_output=True, text=True, timeout=_INSTALL_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            pytest.fail(f"these tests need Chromium, and {command} did not run: {exc}")
+        if done.returncode:
+            pytest.fail(f"these tests need Chromium, and {command} failed: {done.stderr[-2000:]}")
+    found = shutil.which("chromium")
+    if not found:
+        pytest.fail("apt-get installed chromium, but there is no such command")
+    return found
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server whose model has v1 at Production, v2 a canary with one vote, and two candidates.
+
+    Attributes:
+        good: Version of a candidate that may go to Staging.
+        bad: Version of a candidate whose CARE record was taken out.
+    """
+
+    server: Server
+    good: int
+    bad: int
+
+    @property
+    def url(self) -> str:
+        """Where it is served."""
+        return self.server.url
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    world = make_world(tmp_path_factory.getbasetemp() / "world")
+    with governed(world, tmp_path_factory.mktemp("site") / "server") as server:
+        yield _filled(server, world)
+
+
+def _filled(server: Server, world: World) -> Site:
+    folder = server.data.parent
+    remote = RemoteRegistry(
+        server.url, controller_key=world.key("controller"), cache_dir=folder / "cache"
+    )
+    first, second = (server.register(bundle) for bundle in world.releases[:2])
+    for version, members in ((first, COUNCIL[1:]), (second, COUNCIL[:1])):
+        for level in ("staging", "canary"):
+            remote.request_move(NAME, version, level)
+        if version == first:
+            remote.publish_verdict(NAME, version, {"verdict": "PASS", "sample_count": 500})
+        now = datetime.now(UTC)
+        for member in members:
+            remote.cast_vote(
+                NAME,
+                version,
+                "production",
+                key=world.key(member),
+                choice="approve",
+                reason="measured",
+                now=now,
+                expires_at=now + timedelta(days=1),
+            )
+        if version == first:
+            remote.request_move(NAME, version, "production")
+    good = server.register(world.releases[2])
+    broken = world.copy(folder / "broken", 2)
+    (broken.release_dir / "care.json").write_text("{}")
+    return Site(server, good, server.register(broken))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Visit:
+    """A browser window, and what it asked for while it was open."""
+
+    context: BrowserContext
+    requested: list[str]
+    complained: list[str]
+
+
+@pytest.fixture
+def visit(browser: Browser, site: Site) -> Iterator[Visit]:
+    """Return a window; at its end, nothing may have been asked of another host."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    made = Visit(context, [], [])
+    context.on("request", lambda request: made.requested.append(request.url))
+    context.on("console", lambda message: made.complained.append(message.text))
+    yield made
+    context.close()
+    foreign = [
+        url for url in made.requested if not url.startswith((f"{site.url}/", "data:", "blob:"))
+    ]
+    assert made.requested
+    assert not foreign
