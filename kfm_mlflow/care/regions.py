@@ -228,8 +228,8 @@ def load_regions(path: Path | None, *, digest: str | None = None) -> RegionSet:
         digest: Of the bytes that the file must still have; None takes any.
 
     Raises:
-        DataError: The file is missing, has changed, is no such GeoJSON, or a feature is wrong; names the file,
-            the feature, the field and what to do.
+        DataError: The file is missing, has changed, is no such GeoJSON, or a feature is wrong;
+            names the file, the feature, the field and what to do.
     """
     if path is None:
         data = (resources.files("kfm_mlflow.care") / "defaults" / "regions.geojson").read_bytes()

@@ -187,7 +187,7 @@ class Admission:
     def _open(
         self, snapshot: Snapshot, policy: Policy, now: datetime, stack: ExitStack
     ) -> tuple[Bundle | None, Evidence]:
-        """Return the release as local directories, None when it cannot be read, and the evidence."""
+        """Return the release as local directories, if it can be read, and the evidence."""
         try:
             bundle = stack.enter_context(local_bundle(self._readable(snapshot)))
         except ManifestError as exc:

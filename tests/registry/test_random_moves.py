@@ -7,6 +7,7 @@ real kill is no worse is the subject of ``test_kills.py``.
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.trust.ledger import verify_chain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from registry.world import Registry
 
 VERSIONS = (1, 2, 3)
@@ -198,15 +201,27 @@ class Deadly:
     def _opened(self, connection: Any, _: object) -> None:
         self.connections.append(connection)
 
-    def bury(self) -> None:
-        """Do what the kernel does: close the files of a dead process; then start another."""
+    def dies(self, doing: Callable[[], object]) -> bool:
+        """Do something, and return whether the process died of it; then another has been started."""
+        try:
+            doing()
+        except Killed:
+            pass
+        else:
+            return False
+        finally:
+            self.left = None
+        # What the kernel does: close the files of a dead process. Cursors that the exception's
+        # frames still hold would keep the database locked.
+        gc.collect()
         while self.connections:
             connection = self.connections.pop()
-            # The pool may have closed it. What is open keeps the file locked until it is gone.
+            # The pool may have closed it.
             with suppress(sqlite3.ProgrammingError):
                 connection.rollback()
             connection.close()
         self.registry.store = self.registry.open()
+        return True
 
 
 def counted(registry: Registry, state: State) -> State:
@@ -246,17 +261,13 @@ def attempt(registry: Registry, deadly: Deadly, act: Act, state: State) -> State
     wanted = expected(state, act)
     deadly.arm(act.dies_at)
     try:
-        perform(registry, act)
+        died = deadly.dies(lambda: perform(registry, act))
     except MlflowException as exc:
         assert exc.get_http_status_code() in (400, 403, 409), exc  # noqa: PT017 - most acts pass
         assert wanted.levels == state.levels, f"{act} was refused: {exc}"  # noqa: PT017 - as above
-    except Killed:
-        deadly.bury()
-        # Before or after, never between: the number of rows says which.
-        return state if counted(registry, state) == state else wanted
-    finally:
-        deadly.left = None
-    return wanted
+        return wanted
+    # Before or after, never between: the number of rows says which.
+    return state if died and counted(registry, state) == state else wanted
 
 
 @settings(
@@ -286,11 +297,7 @@ def test_a_promotion_that_dies_anywhere_is_before_or_after(two: Registry, dies_a
     deadly = Deadly(two)
     ((rows,),) = two.query("SELECT count(*) FROM kfm_ledger")
     deadly.arm(dies_at)
-    try:
-        two.store.move(NAME, 2, PRODUCTION)
-    except Killed:
-        deadly.bury()
-    deadly.left = None
+    deadly.dies(lambda: two.store.move(NAME, 2, PRODUCTION))
     ((after,),) = two.query("SELECT count(*) FROM kfm_ledger")
     levels = {1: CANDIDATE, 2: PRODUCTION} if after > rows else {1: PRODUCTION, 2: CANARY}
     assert [two.level(v) for v in (1, 2)] == [str(levels[v]) for v in (1, 2)]
