@@ -77,9 +77,7 @@ def freeze(
         freeze_on_s3(bundle, manifest, folder, uri=uri, meter=meter)
         return uri
     try:
-        freeze_on_disk(
-            bundle, manifest, root / FROZEN_PREFIX, uri=uri, meter=meter, memory=memory
-        )
+        freeze_on_disk(bundle, manifest, root / FROZEN_PREFIX, uri=uri, meter=meter, memory=memory)
     except OSError as exc:
         _log.warning("%s: %s", uri, exc)
         raise disk_error(exc, uri, manifest.size_bytes) from exc

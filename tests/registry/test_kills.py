@@ -157,7 +157,9 @@ def seen(registry: Registry) -> Seen:
         )
         aliases = sorted(alias for (alias,) in rows)
         named = [
-            level for level, (stages, names) in NAMES.items() if stage in stages and names == aliases
+            level
+            for level, (stages, names) in NAMES.items()
+            if stage in stages and names == aliases
         ]
         assert named, f"torn: v{version} is {stage} with {aliases}"
         assert "kfm-frozen" in location

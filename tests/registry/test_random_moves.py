@@ -130,8 +130,9 @@ ACTS = st.builds(
     dies_at=st.none() | st.integers(0, 60),
 ).filter(
     # What no door can say: MLflow has no stage for canary, and candidate has no alias.
-    lambda act: (act.door, act.to)
-    not in (("stage", CANARY), ("alias", CANDIDATE), ("unalias", CANDIDATE))
+    lambda act: (
+        (act.door, act.to) not in (("stage", CANARY), ("alias", CANDIDATE), ("unalias", CANDIDATE))
+    )
 )
 
 
