@@ -109,6 +109,7 @@ class Admission:
         holder_of: Callable[[str], int | None] = lambda _: None,
         reason: str = "",
         restores: bool = False,
+        replaced: bool = False,
         break_glass: BreakGlass | None = None,
         dry_run: bool = False,
     ) -> Decision:
@@ -122,6 +123,7 @@ class Admission:
             holder_of: Which version of the model a release version was frozen for.
             reason: Why, in their words.
             restores: Whether this brings back a former Production release on a rollback.
+            replaced: Whether a former Production release takes this one's place.
             break_glass: The emergency, if one is declared.
             dry_run: Evaluate only: nothing is frozen.
 
@@ -148,7 +150,7 @@ class Admission:
         )
         frozen_uri = ""
         if to_level.rank < snapshot.level.rank:
-            report = _taken_down(move, snapshot, policy)
+            report = _taken_down(move, snapshot, policy, replaced=replaced)
         else:
             with ExitStack() as stack:
                 bundle, evidence = self._open(snapshot, policy, now, stack)
@@ -232,13 +234,23 @@ class Admission:
         return {"release_id": row.release_id, "problems": tuple(problems)}
 
 
-def _taken_down(move: Move, snapshot: Snapshot, policy: Policy) -> GateReport:
+def _taken_down(move: Move, snapshot: Snapshot, policy: Policy, *, replaced: bool) -> GateReport:
     finding = Finding(
         "TAKEN_DOWN",
         Verdict.PASS,
         "taken down",
         f"{move.from_level} back to {move.to_level}; asks no gates",
     )
+    if move.from_level is Level.PRODUCTION and not replaced:
+        finding = Finding(
+            "PRODUCTION_KEPT",
+            Verdict.FAIL,
+            "Production comes down by promotion or rollback only",
+            f"v{move.version} is what is served, and nothing would take its place",
+            observed=str(move.from_level),
+            limit=str(move.to_level),
+            remedy="promote a successor, or restore a former version in its place",
+        )
     row = snapshot.release
     return GateReport(
         move=move,

@@ -37,7 +37,6 @@ class Reason(StrEnum):
     FINDINGS = "FINDINGS"
     STATE_MOVED = "STATE_MOVED"
     BAD_INPUT = "BAD_INPUT"
-    PRODUCTION_KEPT = "PRODUCTION_KEPT"
     RELEASE_KEPT = "RELEASE_KEPT"
     TAG_RESERVED = "TAG_RESERVED"
     KIND_FIXED = "KIND_FIXED"
@@ -77,7 +76,7 @@ class Door:
     reads_body: bool = False
 
 
-_MOVES = (Reason.FINDINGS, Reason.PRODUCTION_KEPT, Reason.STATE_MOVED, Reason.BAD_INPUT)
+_MOVES = (Reason.FINDINGS, Reason.STATE_MOVED, Reason.BAD_INPUT)
 
 REGISTRY_DOORS: tuple[Door, ...] = (
     Door(

@@ -21,10 +21,9 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import reading, records, registrations
 from kfm_mlflow.registry.actor import Actor, current_actor
 from kfm_mlflow.registry.admission import Admission, Snapshot
-from kfm_mlflow.registry.doors import Reason
 from kfm_mlflow.registry.records import ReleaseRow
 from kfm_mlflow.registry.transaction import TransactionalStore
-from kfm_mlflow.registry.translate import door, refuse
+from kfm_mlflow.registry.translate import door
 from kfm_mlflow.trust.ledger import MOVED, REFUSED
 
 if TYPE_CHECKING:
@@ -179,14 +178,8 @@ class MovingStore(TransactionalStore):
         break_glass: BreakGlass | None = None,
         dry_run: bool = False,
     ) -> Decision:
-        """Refuse what no gate could allow, then ask the gates."""
+        """Say what is a conflict or bad input, then ask the gates."""
         name, version = snapshot.model_name, snapshot.version
-        if snapshot.level is Level.PRODUCTION and to_level is not Level.PRODUCTION:
-            raise refuse(
-                f"KFM refused to take down Production {name} v{version}: promote a successor, or "
-                f"restore a former version in its place; see /kfm/models/{name}/{version}",
-                Reason.PRODUCTION_KEPT,
-            )
         if to_level is Level.CANARY and snapshot.canary not in (None, version):
             raise ConflictError(
                 f"v{snapshot.canary} is the canary of {name}",
@@ -289,7 +282,9 @@ class MovingStore(TransactionalStore):
                 remedy="name a former Production version",
             )
         actor = current_actor()
-        down = self.admission.decide(snapshot, Level.CANDIDATE, actor=actor, reason=reason)
+        down = self.admission.decide(
+            snapshot, Level.CANDIDATE, actor=actor, reason=reason, replaced=True
+        )
         back = self.admission.decide(
             target, Level.PRODUCTION, actor=actor, reason=reason, restores=True
         )

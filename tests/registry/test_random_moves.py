@@ -93,10 +93,10 @@ def moved(state: State, version: int, to: Level) -> State:
     """Return what a move must lead to; the same state for what is refused without a row."""
     now = state.level(version)
     occupied = to is CANARY and state.at(CANARY) not in ([], [version])
-    if to is now or now is PRODUCTION or occupied:
+    if to is now or occupied:
         return state
     skips = to.rank > now.rank + 1
-    if skips or (to is PRODUCTION and version not in state.endorsed):
+    if now is PRODUCTION or skips or (to is PRODUCTION and version not in state.endorsed):
         return replace(state, ledger=state.ledger + 1)
     former = dict.fromkeys(state.at(PRODUCTION), CANDIDATE) if to is PRODUCTION else {}
     return state.placed({**former, version: to})

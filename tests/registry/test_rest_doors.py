@@ -50,8 +50,8 @@ MOVES = (
     alias(NAME, "2", "champion", 403, "staging cannot become production", recorded=True),
     stage(NAME, "2", "Production", 403, "staging cannot become production", recorded=True),
     # Production goes by promotion or rollback, not by a stage or by deleting its alias.
-    *(stage(NAME, "1", to, 403, "KFM refused to take down Production", f"see /kfm/models/{NAME}/1") for to in ("Archived", "None", "Staging")),
-    *(Ask(f"DELETE {ALIAS}", 403, {"name": NAME, "alias": to}, ("KFM refused to take down Production",)) for to in ("champion", "production")),
+    *(stage(NAME, "1", to, 403, "Production comes down by promotion or rollback", f"see /kfm/models/{NAME}/1", recorded=True) for to in ("Archived", "None", "Staging")),
+    *(Ask(f"DELETE {ALIAS}", 403, {"name": NAME, "alias": to}, ("Production comes down by promotion or rollback",), recorded=True) for to in ("champion", "production")),
     # Input that means nothing.
     *(stage(NAME, "3", to, 400) for to in ("Live", "", "production;", "Canary")),
     *(stage(NAME, version, "Staging", 400) for version in ("01", "x", "-1", "1.0", "٣", "9" * 30)),
