@@ -19,6 +19,7 @@ from processes import QUIET, stop_on_terminate
 from report import Outcome, write_table
 
 if TYPE_CHECKING:
+    from registries import GovernedServer
     from report import Row
 
 BENCHES = ("import_mlflow", "verify_release", "ledger", "transition", "serving")
@@ -59,6 +60,30 @@ def _without_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list
     return rows
 
 
+def _transitions(size: str, work_dir: Path, governed: GovernedServer, kind: str) -> list[Row]:
+    """Move the same release on a governed and a plain server that keep their rows alike."""
+    import registries
+    import transition
+
+    database = None if kind == "SQLite" else _postgresql("plain")
+    with registries.plain_server(work_dir, database) as plain:
+        registries.register_copy(plain.port, work_dir / "release")
+        _tell(f"stage transitions, governed and plain, {kind}")
+        return [
+            *transition.measure(size, governed.port, plain.port, kind),
+            *transition.measure_crowded(size, governed, plain, kind),
+        ]
+
+
+def _postgresql(name: str) -> str:
+    """Return the URI of an empty database of a PostgreSQL server that stops with this process."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import postgres
+
+    cluster = postgres.start()
+    return cluster.url(cluster.create(name))
+
+
 def _with_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list[Row]:
     import registries
 
@@ -67,13 +92,12 @@ def _with_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list[Ro
         _tell("train, sign, validate and register a small release")
         release_dir = registries.make_release(governed, work_dir)
         if "transition" in wanted:
-            import transition
-
-            with registries.plain_server(work_dir) as plain:
-                registries.register_copy(plain.port, release_dir)
-                _tell("stage transitions, governed and plain")
-                rows += transition.measure(size, governed.port, plain.port, "SQLite")
-                rows += transition.measure_crowded(size, governed, plain, "SQLite")
+            rows += _transitions(size, work_dir, governed, "SQLite")
+    if "transition" in wanted:
+        other_dir = work_dir / "postgresql"
+        with registries.governed_server(other_dir, _postgresql("governed")) as governed:
+            registries.make_release(governed, other_dir)
+            rows += _transitions(size, other_dir, governed, "PostgreSQL")
     if "serving" in wanted:
         import serving
 
