@@ -164,12 +164,7 @@ class Admission:
                 if holder not in (None, snapshot.version):
                     raise release_version_taken(move.model_name, report.release_version, holder)
                 if admitted and bundle is not None and not dry_run:
-                    frozen_uri = freeze(
-                        bundle,
-                        _manifest(evidence),
-                        area_from(self.environ),
-                        memory=self.reader.digests,
-                    )
+                    frozen_uri = self._frozen(bundle, evidence, snapshot)
         return sign_decision(
             report, policy, signer=self.signer, actor=actor, reason=reason, frozen_uri=frozen_uri
         )
@@ -208,6 +203,14 @@ class Admission:
             target=self._target(snapshot),
             recorded_release_id=snapshot.release.release_id if snapshot.release else "",
         )
+
+    def _frozen(self, bundle: Bundle, evidence: Evidence, snapshot: Snapshot) -> str:
+        """Freeze an admitted release and return where; what was judged may be the frozen copy."""
+        row = snapshot.release
+        if row is not None and row.release_id == evidence.release_id:
+            return row.frozen_uri
+        area, digests = area_from(self.environ), self.reader.digests
+        return freeze(bundle, _manifest(evidence), area, memory=digests)
 
     def _readable(self, snapshot: Snapshot) -> str:
         uri = snapshot.release.frozen_uri if snapshot.release else snapshot.source_uri

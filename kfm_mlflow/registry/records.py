@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import ConflictError
-from kfm_mlflow.policy.levels import Level, parse_level
+from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import tables
 from kfm_mlflow.registry.transaction import take_lock
 from kfm_mlflow.trust.ledger import GENESIS, MOVED, row_hash
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.orm import Session
+
+_RANKS = {str(level): level.rank for level in Level}
 
 # What every move asks, built once: putting a statement together costs as much as running it.
 _HEAD = (
@@ -270,11 +272,10 @@ def epoch(session: Session, model: str, version: int) -> int:
     reaches Production, where the votes are spent: a successor may archive it without a row.
     """
     found = session.execute(_JOURNEY, {"named": model, "numbered": version})
-    levels = [parse_level(text) for text in found.scalars()]
-    before = [Level.CANDIDATE, *levels]
+    ranks = [_RANKS[text] for text in found.scalars()]
     return sum(
-        level is Level.PRODUCTION or level.rank < previous.rank
-        for previous, level in zip(before, levels, strict=False)
+        rank == Level.PRODUCTION.rank or rank < before
+        for before, rank in zip([Level.CANDIDATE.rank, *ranks], ranks, strict=False)
     )
 
 
