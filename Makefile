@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SIZE ?= default
+SECONDS ?= 60
 DATA ?= generated
 KEEP ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test fuzz lint bench docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +31,9 @@ demo: $(STAMP) ## One governed release, from training to production and back (DA
 
 test: $(STAMP) ## Run all tests
 	@$(BIN)/python -m pytest
+
+fuzz: $(STAMP) ## Feed broken input to every parser for a while (SECONDS=60)
+	@$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .

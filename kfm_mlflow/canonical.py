@@ -4,7 +4,8 @@ Rules kept here:
 
 1. What we write is RFC 8785 canonical JSON: one value, one byte string.
 2. Digests are written ``sha256:<hex>``; bare hex and ``sha256-<hex>`` are accepted on input.
-3. JSON from outside is read strictly: UTF-8, no duplicate keys, no NaN, bounded size and depth.
+3. JSON from outside is read strictly: UTF-8, no duplicate keys, no NaN, no number beyond what a
+   double holds, bounded size and depth.
 4. A file appears whole or not at all.
 
 It does not know what any document means.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -34,6 +36,7 @@ in the package; nothing is ever fetched from here."""
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_JSON_DEPTH = 64
+_MAX_INTEGER_DIGITS = 300
 _DIGEST = re.compile(r"(?:sha256[:-])?([0-9a-fA-F]{64})")
 
 
@@ -149,6 +152,19 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is beyond a double")
+    return number
+
+
+def _finite_integer(digits: str) -> int:
+    if len(digits) > _MAX_INTEGER_DIGITS:
+        raise ValueError(f"{digits[:20]}… is beyond a double")
+    return int(digits)
+
+
 def _depth(value: Any) -> int:
     deepest, stack = 0, [(value, 1)]
     while stack:
@@ -171,13 +187,18 @@ def parse_json(data: bytes, *, where: str) -> Any:
         where: The file or URI to name in an error.
 
     Raises:
-        EvidenceError: Too large, not UTF-8, not JSON, a key twice, NaN, or nested beyond 64.
+        EvidenceError: Too large, not UTF-8, not JSON, a key twice, NaN, a number that no double
+            holds, or nested beyond 64.
     """
     if len(data) > MAX_JSON_BYTES:
         raise EvidenceError(f"{len(data)} bytes is more than {MAX_JSON_BYTES}", where=where)
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_finite_integer,
         )
     except (ValueError, RecursionError) as exc:
         raise EvidenceError(f"not valid JSON ({exc})", where=where) from exc

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
+from kfm_mlflow.authoring.attestations import provenance_of, write_attestations
 from kfm_mlflow.authoring.compose import compose_release
 from kfm_mlflow.authoring.spec import DEFAULT_LICENSE, ReleaseSpec
 from kfm_mlflow.canonical import digest_bytes, digest_json
@@ -20,6 +21,7 @@ from kfm_mlflow.metadata.extent import wgs84_bbox
 from kfm_mlflow.metadata.facts import AgentFact, DatasetFact, RunFact
 from kfm_mlflow.metadata.packages import resolved_packages
 from kfm_mlflow.release.bundle import bundle_at, evidence_uri
+from kfm_mlflow.trust.attestation import Binding
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.signing import sign_release
 
@@ -213,6 +215,9 @@ def log_release(
 ) -> LoggedRelease:
     """Compose a release from a trained model, sign it, and log it to the active MLflow run.
 
+    Beside the release lie its signature and what the signer says of it: provenance of the run,
+    the outcome of the CARE screening, and the STAC item (``*.intoto.json``).
+
     Args:
         model: Takes one float32 tensor [n, …], returns one; exportable to ONNX.
         inputs: Representative rows, float32 [n, …], n >= 30, in physical units.
@@ -293,11 +298,19 @@ def log_release(
         config=config or {},
         predecessor=predecessor,
     )
+    provenance = provenance_of(spec)
     with tempfile.TemporaryDirectory(prefix="kfm-release-") as folder:
         bundle = bundle_at(Path(folder) / ARTIFACT_PATH)
         manifest = compose_release(spec, bundle.release_dir, regions=regions)
         bundle.evidence_dir.mkdir()
         sign_release(bundle.release_dir, bundle.signature_path, Path(signing_key))
+        write_attestations(
+            bundle,
+            Binding(name, version, manifest.release_id),
+            provenance,
+            signer,
+            datetime.now(UTC),
+        )
         mlflow.log_artifacts(str(bundle.release_dir), ARTIFACT_PATH)
         mlflow.log_artifacts(str(bundle.evidence_dir), evidence_uri(ARTIFACT_PATH))
         mlflow.set_tags({"kfm.release_id": manifest.release_id, "kfm.release_version": version})

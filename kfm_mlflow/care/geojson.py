@@ -167,8 +167,11 @@ def _consent(value: Any, *, where: str) -> Consent:
     )
 
 
+_AREAS = ("Polygon", "MultiPolygon")  # no set: what is asked for may be a list
+
+
 def _geometry(value: Any, *, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.get("type") not in {"Polygon", "MultiPolygon"}:
+    if not isinstance(value, dict) or value.get("type") not in _AREAS:
         raise DataError(
             "is not a Polygon or MultiPolygon", where=where, remedy="draw the region as an area"
         )

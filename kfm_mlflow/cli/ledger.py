@@ -215,7 +215,9 @@ def verify_all(
     else:
         document = snapshot_document(file)
         keys = _keys(
-            key_files, lambda: load_public_key(str(document["registry_key"]["public_key"]))
+            key_files, lambda: parse_public_key(
+                str(document["registry_key"]["public_key"]), where=str(path)
+            )
         )
         origin = "as the file itself says"
         kept = _kept_head(head_file, keys)

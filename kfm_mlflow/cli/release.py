@@ -22,18 +22,70 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--key", type=click.Path(path_type=Path), required=True, help="Private key (PEM).")
-def sign(directory: Path, key: Path) -> None:
-    """Sign DIRECTORY (OpenSSF Model Signing); writes DIRECTORY.evidence/release.sig."""
-    from kfm_mlflow.release.manifest import build_manifest
-    from kfm_mlflow.trust.signing import sign_release
+@click.option("--key", type=click.Path(path_type=Path), help="Private key (PEM).")
+@click.option(
+    "--certificate", type=click.Path(path_type=Path), help="Certificate of the key (PEM)."
+)
+@click.option(
+    "--chain",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Certificates between it and the root (PEM); may be repeated.",
+)
+@click.option("--pkcs11", "token_uri", help="PKCS#11 URI of a key in a token.")
+@click.option("--public-key", type=click.Path(path_type=Path), help="That key's other half (PEM).")
+@click.option("--sigstore", is_flag=True, help="Sign for an identity, without a key.")
+@click.option(
+    "--trust-config", type=click.Path(path_type=Path), help="The Sigstore instance (JSON)."
+)
+@click.option(
+    "--identity-token",
+    envvar="SIGSTORE_IDENTITY_TOKEN",
+    help="OpenID Connect token; without it the CI system's own is taken.",
+)
+def sign(
+    directory: Path,
+    *,
+    key: Path | None,
+    certificate: Path | None,
+    chain: tuple[Path, ...],
+    token_uri: str | None,
+    public_key: Path | None,
+    sigstore: bool,
+    trust_config: Path | None,
+    identity_token: str | None,
+) -> None:
+    """Sign DIRECTORY (OpenSSF Model Signing); writes DIRECTORY.evidence/release.sig.
 
+    With --key alone, with --key and --certificate, with --pkcs11 and --public-key, or with
+    --sigstore and --trust-config.
+    """
+    from kfm_mlflow.release.manifest import build_manifest
+    from kfm_mlflow.trust import signing
+
+    ways = [key is not None, token_uri is not None, sigstore]
+    if sum(ways) != 1 or ways[1:] != [public_key is not None, trust_config is not None]:
+        raise click.UsageError("give --key, --pkcs11 --public-key, or --sigstore --trust-config")
+    if (certificate and key is None) or (chain and certificate is None):
+        raise click.UsageError("--chain goes with --certificate, and --certificate with --key")
     directory = directory.resolve()
-    manifest = build_manifest(directory)
     bundle = bundle_at(directory)
+    target, now = bundle.signature_path, datetime.now(UTC)
+    manifest = build_manifest(directory)
     bundle.evidence_dir.mkdir(exist_ok=True)
-    sign_release(directory, bundle.signature_path, key)
-    click.echo(f"{bundle.signature_path}  {manifest.release_id}")
+    if trust_config is not None:
+        signing.sign_release_with_sigstore(
+            directory, target, trust_config, token=identity_token, now=now
+        )
+    elif token_uri is not None and public_key is not None:
+        signing.sign_release_with_pkcs11(directory, target, token_uri, public_key)
+    elif key is not None and certificate is not None:
+        signing.sign_release_with_certificate(
+            directory, target, key, certificate_path=certificate, chain_paths=chain, now=now
+        )
+    elif key is not None:
+        signing.sign_release(directory, target, key)
+    click.echo(f"{target}  {manifest.release_id}")
 
 
 def _download(
@@ -63,17 +115,46 @@ def _download(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Whose keys to trust.",
 )
+@click.option(
+    "--key",
+    "key_files",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="For an export: the registry's public key; again for a former one.",
+)
 @click.option("--server", envvar="MLFLOW_TRACKING_URI", help="For models:/NAME/VERSION.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--all", "everything", is_flag=True, help="Show findings that pass, too.")
 def verify(
-    target: str, *, policy_dir: Path | None, server: str | None, as_json: bool, everything: bool
+    target: str,
+    *,
+    policy_dir: Path | None,
+    key_files: tuple[Path, ...],
+    server: str | None,
+    as_json: bool,
+    everything: bool,
 ) -> int:
-    """Check a release: TARGET is a directory, or models:/NAME/VERSION.
+    """Check a release: TARGET is a directory, an export, or models:/NAME/VERSION.
 
     Bytes, signature, documents, CARE screening and the validator's attestation are checked with
-    the keys of the policy; nothing is asked of any server beyond the download.
+    the keys of the policy; nothing is asked of any server beyond the download. Of an export, also
+    policy, ledger, votes and index.
     """
+    from kfm_mlflow.cli.export import verify_directory
+    from kfm_mlflow.release.export import is_export
+
+    if not target.startswith("models:") and is_export(Path(target)):
+        return verify_directory(Path(target), policy_dir, key_files, as_json=as_json)
+    if key_files:
+        raise click.UsageError("--key goes with an export; a release is judged by --policy-dir")
+    return _verify_release(
+        target, policy_dir=policy_dir, server=server, as_json=as_json, everything=everything
+    )
+
+
+def _verify_release(
+    target: str, *, policy_dir: Path | None, server: str | None, as_json: bool, everything: bool
+) -> int:
     from kfm_mlflow.cli.show import print_report
     from kfm_mlflow.gates.engine import evaluate
     from kfm_mlflow.gates.evidence import EvidenceReader

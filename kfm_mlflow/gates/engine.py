@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kfm_mlflow.errors import RefusedError
-from kfm_mlflow.gates import bytes_, care, documents, measured, people
+from kfm_mlflow.gates import attestations, bytes_, care, documents, measured, people
 from kfm_mlflow.gates.access import access, break_glass, breakers
 from kfm_mlflow.gates.findings import (
     Finding,
@@ -49,6 +49,7 @@ GATES: Mapping[str, Gate] = {
     "prov": documents.prov,
     "stac": documents.stac,
     "sbom": documents.sbom,
+    "attestations": attestations.attestations,
     "telemetry": documents.telemetry,
     "xai": documents.xai,
     "validation": measured.validation,

@@ -16,7 +16,10 @@ from kfm_mlflow.gates.content import ContentMemory, ReleaseContent
 from kfm_mlflow.release.manifest import DigestMemory, build_manifest
 from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.keys import TrustedKey
-from kfm_mlflow.trust.signing import FOREIGN_KEY, verify_release
+from kfm_mlflow.trust.signing import TrustedSigner, verify_release
+from kfm_mlflow.trust.signing_certificate import TrustedCertificate
+from kfm_mlflow.trust.signing_key import FOREIGN_KEY
+from kfm_mlflow.trust.signing_sigstore import TrustedIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,6 +37,9 @@ DUTY_OF_KIND = {
     "canary-verdict": "controllers",
     "rollback": "controllers",
     "vote": "council",
+    "slsa-provenance": "signers",
+    "care-screening": "signers",
+    "stac-item": "signers",
 }
 
 
@@ -91,6 +97,36 @@ def trusted_keys(keys: Iterable[KeyPolicy]) -> tuple[TrustedKey, ...]:
         )
         for key in keys
     )
+
+
+def trusted_signers(trust: TrustPolicy) -> tuple[TrustedSigner, ...]:
+    """Return everybody whose signature over a release counts, as the trust room takes them."""
+    certificates = (
+        TrustedCertificate(
+            name=one.name,
+            roots_pem=one.roots or "",
+            subject=one.subject,
+            alternative_name=one.alternative_name,
+            not_before=one.not_before,
+            not_after=one.not_after,
+            revoked_at=one.revoked_at,
+            revoked_certificates=one.revoked_certificates,
+        )
+        for one in trust.certificate_signers
+    )
+    identities = (
+        TrustedIdentity(
+            name=one.name,
+            identity=one.identity,
+            issuer=one.issuer,
+            trust_config=one.trust_config or "",
+            not_before=one.not_before,
+            not_after=one.not_after,
+            revoked_at=one.revoked_at,
+        )
+        for one in trust.sigstore_signers
+    )
+    return (*trusted_keys(trust.signers), *certificates, *identities)
 
 
 def keys_of_duty(trust: TrustPolicy, duty: str) -> tuple[TrustedKey, ...]:
@@ -203,7 +239,7 @@ class EvidenceReader:
         return verify_release(
             bundle.release_dir,
             bundle.signature_path,
-            trusted_keys(policy.trust.signers),
+            trusted_signers(policy.trust),
             now,
             digests=manifest.digests,
         )

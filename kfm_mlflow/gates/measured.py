@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from kfm_mlflow.trust.signing import SignatureReport
 
 
-def _binding(evidence: Evidence, move: Move, *, policy_digest: str | None = None) -> Binding:
+def binding_of(evidence: Evidence, move: Move, *, policy_digest: str | None = None) -> Binding:
+    """Return what a statement about this release has to be bound to."""
     return Binding(
         model_name=move.model_name,
         release_version=evidence.release_version,
@@ -30,7 +31,7 @@ def _binding(evidence: Evidence, move: Move, *, policy_digest: str | None = None
     )
 
 
-def _newest(
+def newest(
     evidence: Evidence, kind: str, binding: Binding
 ) -> tuple[AttestationReport | None, list[str]]:
     """Return the newest good attestation of a kind about this release, and why others are not."""
@@ -46,7 +47,8 @@ def _newest(
     return (good[-1] if good else None), problems
 
 
-def _absent(kind: str, problems: Sequence[str], remedy: str) -> list[Finding]:
+def absent(kind: str, problems: Sequence[str], remedy: str) -> list[Finding]:
+    """Return that there is no good attestation of a kind: none at all, or why not those found."""
     label = kind.upper().replace("-", "_")
     if not problems:
         return [
@@ -86,10 +88,10 @@ _VALIDATE = "validate it again: mlflow run . -e validate, under the validator's 
 def validation(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether a validator, not the signer, signed a fresh result about exactly this release."""
     settings = policy.gates.validation
-    report, problems = _newest(evidence, "validation", _binding(evidence, move))
+    report, problems = newest(evidence, "validation", binding_of(evidence, move))
     if report is None or settings is None:
         unsigned = [p for r in evidence.attestations if r.kind is None for p in r.problems]
-        return _absent("validation", problems or unsigned, _VALIDATE)
+        return absent("validation", problems or unsigned, _VALIDATE)
     findings: list[Finding] = []
     issued_at = report.issued_at
     age_s = (move.now - issued_at).total_seconds() if issued_at else math.inf
@@ -181,9 +183,9 @@ def _judge(limit: Limit, value: object) -> Finding:
 def metrics(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether the validator's signed metrics keep every limit; inclusive, NaN never does."""
     settings = policy.gates.metrics
-    report, problems = _newest(evidence, "validation", _binding(evidence, move))
+    report, problems = newest(evidence, "validation", binding_of(evidence, move))
     if report is None or settings is None:
-        return _absent("validation", problems, _VALIDATE)
+        return absent("validation", problems, _VALIDATE)
     measured = (report.claims or {}).get("metrics")
     values = measured if isinstance(measured, dict) else {}
     return [_judge(limit, _value(values.get(limit.metric))) for limit in settings.limits]
@@ -198,15 +200,15 @@ def _value(value: object) -> object:
 
 def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether a controller measured the canary under this policy and found it no worse."""
-    binding = _binding(evidence, move, policy_digest=move.policy_digest or policy.digest)
-    report, problems = _newest(evidence, "canary-verdict", binding)
+    binding = binding_of(evidence, move, policy_digest=move.policy_digest or policy.digest)
+    report, problems = newest(evidence, "canary-verdict", binding)
     if report is None:
-        return _absent("canary-verdict", problems, "let the rollout controller finish the canary")
+        return absent("canary-verdict", problems, "let the rollout controller finish the canary")
     claims = report.claims or {}
     verdict = str(claims.get("verdict", ""))
     epoch = claims.get("epoch")
     if isinstance(epoch, bool) or epoch != move.epoch:
-        return _absent("canary-verdict", ["is of an earlier epoch"], "run the canary again")
+        return absent("canary-verdict", ["is of an earlier epoch"], "run the canary again")
     passed = verdict == Verdict.PASS
     return [
         Finding(

@@ -154,10 +154,13 @@ def prov_views(prov_json: bytes) -> dict[str, str]:
         ``provn`` and ``ttl``. Bundles are flattened, which Turtle cannot name.
 
     Raises:
-        EvidenceError: The bytes are not a PROV-JSON document.
+        EvidenceError: The bytes are not a PROV-JSON document, or not one that can be written so.
     """
     document = _read(parse_json(prov_json, where="provenance")).flattened()
-    return {"provn": document.get_provn(), "ttl": _turtle(document)}
+    try:
+        return {"provn": document.get_provn(), "ttl": _turtle(document)}
+    except Exception as exc:  # the writers raise whatever a half-said relation makes them
+        raise EvidenceError(f"has no such view ({type(exc).__name__})", where="provenance") from exc
 
 
 def _turtle(document: ProvDocument) -> str:

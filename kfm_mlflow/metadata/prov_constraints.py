@@ -163,7 +163,18 @@ def _edges(records: _Records) -> list[tuple[Any, Any]]:
     return [
         (formal["generatedEntity"], formal["usedEntity"])
         for kind, formal in records.relations
+        if kind == "Derivation" and None not in (formal["generatedEntity"], formal["usedEntity"])
+    ]
+
+
+def _halves(records: _Records) -> list[str]:
+    """Return derivations that do not say from what to what (PROV-DM 5.2.1 demands both)."""
+    return [
+        f"Derivation: names no {role}"
+        for kind, formal in records.relations
         if kind == "Derivation"
+        for role in ("generatedEntity", "usedEntity")
+        if formal[role] is None
     ]
 
 
@@ -186,7 +197,8 @@ def constraint_sentences(document: ProvDocument) -> list[str]:
     records = _read_records(document)
     generations, made_at = _generations(records)
     found = _typing(records) + _spans(records) + generations
-    found += _usages(records, made_at) + _undeclared(records) + _cycles(records)
+    found += _usages(records, made_at) + _undeclared(records) + _halves(records)
+    found += _cycles(records)
     return sorted(set(found))
 
 

@@ -259,11 +259,20 @@ def _file_sentences(document: Document, by_path: dict[str, FileFact]) -> list[st
 
 
 def _code_sentences(document: Document) -> list[str]:
+    from spdx_tools.spdx.model import ChecksumAlgorithm
     from spdx_tools.spdx.spdx_element_utils import calculate_package_verification_code
 
     models = [package for package in document.packages if package.verification_code]
     if len(models) != 1:
         return ["packages: exactly one must carry a package verification code"]
+    unsummed = [
+        file.name.removeprefix("./")
+        for file in document.files
+        if all(sum_.algorithm is not ChecksumAlgorithm.SHA1 for sum_ in file.checksums)
+    ]
+    if unsummed:
+        # The vendor would open a file of that name, wherever this process stands.
+        return [f"files: {path} has no SHA1" for path in unsummed]
     stated = models[0].verification_code.value
     if calculate_package_verification_code(document.files).value != stated:
         return ["packages: the verification code is not that of the listed files"]

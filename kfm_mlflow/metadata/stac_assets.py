@@ -103,11 +103,14 @@ def build_asset(key: str, file: FileFact, item_path: str) -> dict[str, Any]:
     return asset
 
 
-def _resolve(href: Any, item_path: str) -> str | None:
+def resolve_href(href: Any, item_path: str) -> str | None:
     """Return the release path that an href means; None when it leaves the release."""
     if not isinstance(href, str):
         return None
-    parts = urlsplit(href)
+    try:
+        parts = urlsplit(href)
+    except ValueError:  # brackets that hold no address
+        return None
     if parts.scheme or parts.netloc or parts.query or parts.fragment or href.startswith("/"):
         return None
     path = posixpath.normpath(posixpath.join(posixpath.dirname(item_path), unquote(parts.path)))
@@ -131,7 +134,7 @@ def asset_sentences(
         where = f"assets.{key}"
         if not isinstance(asset, dict):
             continue  # the core schema says so
-        path = _resolve(asset.get("href"), item_path)
+        path = resolve_href(asset.get("href"), item_path)
         if path is None:
             found.append(f"{where}.href: points outside the release")
             continue

@@ -40,12 +40,12 @@ def _asked(policy: Policy) -> set[str]:
 def _lint_trust(policy: Policy) -> list[str]:
     notes: list[str] = []
     trust, asked = policy.trust, _asked(policy)
-    for gate, duty in (
-        ("signature", "signers"),
-        ("validation", "validators"),
-        ("canary", "controllers"),
+    for gate, duty, holders in (
+        ("signature", "signers", trust.all_signers),
+        ("validation", "validators", trust.validators),
+        ("canary", "controllers", trust.controllers),
     ):
-        if gate in asked and not getattr(trust, duty):
+        if gate in asked and not holders:
             notes.append(f"trust.{duty} is empty: gate {gate} can never pass")
     size = len(trust.council.members)
     if "votes" in asked and not size:

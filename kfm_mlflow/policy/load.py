@@ -89,30 +89,42 @@ def _packaged_text(family: str, *, where: str) -> str:
     return (folder / f"{family}.yaml").read_text(encoding="utf-8")
 
 
-def _keys(section: Any) -> Iterator[dict[str, Any]]:
+_FILE_FIELDS = {
+    "signers": "public_key",
+    "certificate_signers": "roots",
+    "sigstore_signers": "trust_config",
+    "validators": "public_key",
+    "controllers": "public_key",
+}
+"""Which field of each duty's entries may be given as a file."""
+
+
+def _entries(section: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(section, dict):
         return
-    for duty in ("signers", "validators", "controllers"):
-        yield from (key for key in section.get(duty) or () if isinstance(key, dict))
+    for duty, field in _FILE_FIELDS.items():
+        yield from ((field, key) for key in section.get(duty) or () if isinstance(key, dict))
     council = section.get("council")
     if isinstance(council, dict):
-        yield from (key for key in council.get("members") or () if isinstance(key, dict))
+        members = council.get("members") or ()
+        yield from (("public_key", key) for key in members if isinstance(key, dict))
 
 
 def _embed_keys(raw: dict[str, Any], folder: Path, *, where: str) -> None:
-    for key in _keys(raw.get("trust")):
-        name = key.get("public_key_file")
-        if not isinstance(name, str) or "public_key" in key:
+    for field, key in _entries(raw.get("trust")):
+        name = key.get(f"{field}_file")
+        if not isinstance(name, str) or field in key:
             continue
         try:
-            key["public_key"] = (folder / name).read_text(encoding="ascii")
+            key[field] = (folder / name).read_text(encoding="ascii")
         except (OSError, ValueError) as exc:
+            what = "key file" if field == "public_key" else f"{field}_file"
             raise PolicyError(
-                f"key file {name!r} of {key.get('name')!r} cannot be read",
+                f"{what} {name!r} of {key.get('name')!r} cannot be read",
                 where=f"{where}: trust",
                 remedy="paths are relative to the policy file; `kfm keys new` makes keys",
             ) from exc
-        del key["public_key_file"]
+        del key[f"{field}_file"]
 
 
 def _build(raw: dict[str, Any], *, where: str) -> Policy:

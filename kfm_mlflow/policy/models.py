@@ -17,6 +17,7 @@ from kfm_mlflow.policy.access import AccessPolicy
 from kfm_mlflow.policy.exemptions import Exemption
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.rollout import RolloutPolicy
+from kfm_mlflow.policy.signers import CertificateSignerPolicy, SigstoreSignerPolicy
 from kfm_mlflow.policy.written import NonEmpty, Written
 
 if TYPE_CHECKING:
@@ -134,6 +135,24 @@ class ValidationPolicy(GatePolicy):
     require_deterministic: bool = True
 
 
+class StatementsPolicy(GatePolicy):
+    """What the signer of a release must say of it beside it.
+
+    Attributes:
+        required: Kinds of statements; without any, the gate answers nothing and so refuses.
+        require_commit: The code must have been at a commit.
+        require_lock: The installed packages must be named by digest.
+    """
+
+    required: tuple[Literal["slsa-provenance", "care-screening", "stac-item"], ...] = (
+        "slsa-provenance",
+        "care-screening",
+        "stac-item",
+    )
+    require_commit: bool = False
+    require_lock: bool = False
+
+
 class VotesPolicy(GatePolicy):
     """The council's quorum; its members stand under ``trust.council``."""
 
@@ -148,6 +167,7 @@ class GatesPolicy(Written):
     prov: DocumentPolicy | None = None
     stac: DocumentPolicy | None = None
     sbom: DocumentPolicy | None = None
+    attestations: StatementsPolicy | None = None
     telemetry: TelemetryPolicy | None = None
     xai: XaiPolicy | None = None
     validation: ValidationPolicy | None = None
@@ -205,23 +225,43 @@ class CouncilPolicy(Written):
 
 
 class TrustPolicy(Written):
-    """Which keys are trusted for which duty; nobody by default."""
+    """Who is trusted for which duty; nobody by default.
+
+    Attributes:
+        signers: Keys that sign releases.
+        certificate_signers: Certificates that do.
+        sigstore_signers: Identities that do.
+        validators: Keys of those who validate.
+        controllers: Keys of those who judge canaries.
+        council: Who votes.
+    """
 
     signers: tuple[KeyPolicy, ...] = ()
+    certificate_signers: tuple[CertificateSignerPolicy, ...] = ()
+    sigstore_signers: tuple[SigstoreSignerPolicy, ...] = ()
     validators: tuple[KeyPolicy, ...] = ()
     controllers: tuple[KeyPolicy, ...] = ()
     council: CouncilPolicy = CouncilPolicy()
 
     @model_validator(mode="after")
     def _separates_duties(self) -> Self:
-        for duty in ("signers", "validators", "controllers"):
-            names = [key.name for key in getattr(self, duty)]
+        duties = {"signers": self.all_signers}
+        duties |= {"validators": self.validators, "controllers": self.controllers}
+        for duty, holders in duties.items():
+            names = [holder.name for holder in holders]
             if len(set(names)) != len(names):
                 raise ValueError(f"{duty}: a name appears twice")
         names = [member.name for member in self.council.members]
         if len(set(names)) != len(names):
             raise ValueError("council.members: a name appears twice")
         return self
+
+    @property
+    def all_signers(
+        self,
+    ) -> tuple[KeyPolicy | CertificateSignerPolicy | SigstoreSignerPolicy, ...]:
+        """Everybody who may sign a release, by whatever means."""
+        return (*self.signers, *self.certificate_signers, *self.sigstore_signers)
 
 
 class LevelsPolicy(Written):

@@ -45,12 +45,14 @@ def register_pages(flask_app: Any) -> None:
     from kfm_mlflow.registry import ledger_api, policy_api  # noqa: F401
     from kfm_mlflow.registry.api import api
     from kfm_mlflow.registry.pages import pages
+    from kfm_mlflow.registry.stac_api import stac
 
     _require_no_foreign_code()
     if "kfm_api" in flask_app.blueprints:
         return
     flask_app.register_blueprint(api)
     flask_app.register_blueprint(pages)
+    flask_app.register_blueprint(stac)
     prefix = _static_prefix()
 
     @flask_app.before_request

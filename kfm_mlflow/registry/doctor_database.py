@@ -315,7 +315,7 @@ def policies(connection: Connection, found: PolicySet, ledger: LedgerReading) ->
     nobody, open_to, changed = [], [], []
     for family, policy in sorted(found.policies.items()):
         trust = policy.trust
-        if not (trust.signers and trust.validators and trust.council.members):
+        if not (trust.all_signers and trust.validators and trust.council.members):
             nobody.append(family)
         if policy.access.unauthenticated != "never":
             open_to.append(family)

@@ -107,17 +107,18 @@ def read_entry(row: Mapping[str, Any]) -> Entry:
     Raises:
         EvidenceError: The body holds no statement.
     """
-    columns = {name: row[name] for name in ("seq", "at", "kind", "model", "version", "hash")}
     try:
+        columns = {name: row[name] for name in ("seq", "at", "kind", "model", "version", "hash")}
         envelope = json.loads(row["body"])
         predicate = json.loads(base64.b64decode(envelope["payload"]))["predicate"]
         claims, binding = predicate["claims"], predicate["binding"]
         signed_by = tuple(str(item.get("keyid", "")) for item in envelope["signatures"])
         said = _decision(claims) if "report" in claims else _event(claims)
         said["policy_digest"] = str(binding["policy_digest"] or "")
+        asked = _asked(claims)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as exc:
-        raise EvidenceError("holds no statement", where=f"row {row['seq']}") from exc
-    return Entry(**columns, **_asked(claims), **said, signed_by=signed_by)
+        raise EvidenceError("holds no statement", where=f"row {row.get('seq')}") from exc
+    return Entry(**columns, **asked, **said, signed_by=signed_by)
 
 
 def _asked(claims: Mapping[str, Any]) -> dict[str, Any]:

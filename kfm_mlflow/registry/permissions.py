@@ -4,7 +4,7 @@
    needs UPDATE, as MLflow's stage transition does.
 2. Sending a signed statement needs READ: the signature and the policy's roles decide the rest.
 3. What tells of many models at once (the whole ledger) needs READ on all that it tells of; the list
-   of models leaves out the others (:func:`kfm_mlflow.registry.actor.may_read`).
+   of models and the STAC API leave out the others (:func:`kfm_mlflow.registry.actor.may_read`).
 4. A write that names no model is for administrators.
 5. A frozen release is read by whoever may read a model that it is a version of. MLflow knows
    artifacts by experiment, and the frozen area is none.
@@ -31,6 +31,8 @@ _OF_NO_MODEL = frozenset(
     {"style", "home", "policies", "policy", "openapi", "ledger_head", "ledger_key"}
 )
 """Views that tell of no model, or leave out by themselves those that may not be read."""
+_STAC = "kfm_stac"
+"""The blueprint whose views all do so; a search is a POST and writes nothing."""
 _NAMES = ("name", "model", "model_name")
 _MAX_SEQ = 2**31 - 1
 _PROXY = "/mlflow-artifacts/"
@@ -54,6 +56,8 @@ def permits(request: Request) -> bool:
     g.kfm_may_read = lambda name: permits_model(user, name, writes=False)
     if request.url_rule is None:
         return True  # There is no such page; nothing runs.
+    if request.blueprint == _STAC:
+        return True
     writes = request.method not in _READS and request.endpoint not in _SIGNED
     named = models_named(request) + _model_of_row((request.view_args or {}).get("seq"))
     if named:

@@ -24,7 +24,7 @@ from kfm_mlflow.errors import (
     SignatureError,
     StorageError,
 )
-from kfm_mlflow.gates.evidence import trusted_keys
+from kfm_mlflow.gates.evidence import trusted_signers
 from kfm_mlflow.policy.models import Policy
 from kfm_mlflow.release.bundle import Bundle, bundle_at, evidence_uri
 from kfm_mlflow.release.manifest import build_manifest
@@ -290,7 +290,7 @@ class RemoteRegistry(RemoteLedger):
         report = verify_release(
             bundle.release_dir,
             bundle.signature_path,
-            trusted_keys(self.policy(known["family"]).trust.signers),
+            trusted_signers(self.policy(known["family"]).trust),
             datetime.now(UTC),
             digests=manifest.digests,
         )

@@ -8,6 +8,8 @@ Rules kept here:
 3. Nothing of an envelope is read before a trusted signature over it verified.
 4. One key is one signer, however many names or signatures it appears under.
 5. Statements have an issue instant and may expire; both are judged against the caller's clock.
+6. SLSA provenance keeps its official predicate, which other people's tools read: the subject alone
+   binds it, and the end of the run is its issue instant.
 
 Which kinds are needed, and from whom, is the policy's business.
 """
@@ -33,7 +35,8 @@ from kfm_mlflow.trust.dsse import (
     require_fields,
 )
 from kfm_mlflow.trust.instants import format_instant, is_future, parse_instant, require_aware
-from kfm_mlflow.trust.signing import FOREIGN_KEY
+from kfm_mlflow.trust.signing_key import FOREIGN_KEY
+from kfm_mlflow.trust.slsa import SLSA_KIND, SLSA_PREDICATE_TYPE, parse_predicate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +45,17 @@ if TYPE_CHECKING:
     from kfm_mlflow.trust.keys import Signer, TrustedKey
 
 SCHEMA_VERSION = "1"
-KINDS = ("validation", "vote", "decision", "canary-verdict", "rollback", "policy")
+KINDS = (
+    "validation",
+    "vote",
+    "decision",
+    "canary-verdict",
+    "rollback",
+    "policy",
+    "care-screening",
+    "stac-item",
+)
+"""Kinds that :func:`build_statement` makes; ``slsa-provenance`` is one more."""
 _PREFIX = f"{NAMESPACE}attestations/"
 _WHERE = "attestation"
 
@@ -83,12 +96,12 @@ class AttestationReport:
 
     Attributes:
         ok: A trusted signature verified and nothing below is wrong.
-        kind: One of :data:`KINDS`; None when unknown.
+        kind: One of :data:`KINDS` or ``slsa-provenance``; None when unknown.
         statement: The verified statement; None when no trusted signature covers it.
         signers: Names of the distinct trusted keys that signed, in the order of the trusted list.
         problems: One sentence per fault.
         binding: What the statement is about.
-        claims: What it says: the caller's own predicate.
+        claims: What it says: the caller's own predicate, or that of SLSA.
         issued_at: When it was made, by its own word.
         expires_at: Until when it holds; None for ever.
         digest: ``sha256:<hex>`` of the envelope's bytes.
@@ -112,11 +125,13 @@ def predicate_type(kind: str) -> str:
     Raises:
         InputError: There is no such kind.
     """
+    if kind == SLSA_KIND:
+        return SLSA_PREDICATE_TYPE
     if kind not in KINDS:
         raise InputError(
             f"{kind!r} is no kind of attestation",
             where="kind",
-            remedy=f"use one of {', '.join(KINDS)}",
+            remedy=f"use one of {', '.join((*KINDS, SLSA_KIND))}",
         )
     return f"{_PREFIX}{kind}/v1"
 
@@ -141,6 +156,8 @@ def build_statement(
         InputError: Unknown kind, an instant without time zone, a malformed digest, expiry not
             after issue, or a predicate that is not canonical JSON.
     """
+    if kind == SLSA_KIND:
+        raise InputError("has a predicate of its own", where=kind, remedy="build_slsa_statement()")
     release_id = parse_digest(binding.release_id, where="release_id")
     if binding.policy_digest is not None:
         parse_digest(binding.policy_digest, where="policy_digest")
@@ -150,12 +167,7 @@ def build_statement(
         raise InputError("expires before it is made", where="expires_at")
     statement: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
-        "subject": [
-            {
-                "name": f"{binding.model_name}@{binding.release_version}",
-                "digest": {"sha256": release_id.removeprefix("sha256:")},
-            }
-        ],
+        "subject": _subject(binding, release_id),
         "predicateType": predicate_type(kind),
         "predicate": {
             "schema_version": SCHEMA_VERSION,
@@ -167,6 +179,39 @@ def build_statement(
     }
     canonical_bytes(statement)
     return statement
+
+
+def build_slsa_statement(binding: Binding, predicate: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the in-toto statement of a training run.
+
+    Args:
+        binding: Model name, release version and release id stand in the subject; policy digest
+            and version are not part of provenance and must be None.
+        predicate: From :func:`kfm_mlflow.trust.slsa.build_predicate`.
+
+    Raises:
+        InputError: A malformed digest, or a binding to more than a release.
+        EvidenceError: The predicate is none of ours.
+    """
+    release_id = parse_digest(binding.release_id, where="release_id")
+    if binding.policy_digest is not None or binding.version is not None:
+        raise InputError("provenance is bound to a release alone", where=SLSA_KIND)
+    parse_predicate(predicate)
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": _subject(binding, release_id),
+        "predicateType": SLSA_PREDICATE_TYPE,
+        "predicate": dict(predicate),
+    }
+
+
+def _subject(binding: Binding, release_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"{binding.model_name}@{binding.release_version}",
+            "digest": {"sha256": release_id.removeprefix("sha256:")},
+        }
+    ]
 
 
 def sign_statement(statement: Mapping[str, Any], signer: Signer) -> bytes:
@@ -266,8 +311,19 @@ def _parse_binding(value: Any) -> Binding:
         raise EvidenceError(str(exc), where="binding") from exc
 
 
-def _parse_statement(payload: bytes) -> tuple[dict[str, Any], str | None, Binding]:
-    """Return a verified payload as statement, kind (None when unknown) and binding."""
+@dataclass(frozen=True)
+class _Statement:
+    """A verified payload, read; ``kind`` is None when unknown."""
+
+    value: dict[str, Any]
+    kind: str | None
+    binding: Binding
+    claims: Mapping[str, Any]
+    issued_at: datetime
+    expires_at: datetime | None
+
+
+def _parse_statement(payload: bytes) -> _Statement:
     statement = require_fields(
         parse_json(payload, where=_WHERE),
         {"_type", "subject", "predicateType", "predicate"},
@@ -276,6 +332,11 @@ def _parse_statement(payload: bytes) -> tuple[dict[str, Any], str | None, Bindin
     )
     if statement["_type"] != STATEMENT_TYPE:
         raise EvidenceError(f"is not of type {STATEMENT_TYPE}", where="statement")
+    if statement["predicateType"] == SLSA_PREDICATE_TYPE:
+        claims = statement["predicate"]
+        issued_at = parse_predicate(claims).finished_at
+        binding = _subject_binding(statement["subject"])
+        return _Statement(statement, SLSA_KIND, binding, claims, issued_at, None)
     predicate = require_fields(
         statement["predicate"],
         {"schema_version", "binding", "issued_at", "expires_at", "claims"},
@@ -287,15 +348,32 @@ def _parse_statement(payload: bytes) -> tuple[dict[str, Any], str | None, Bindin
     if not isinstance(predicate["claims"], dict):
         raise EvidenceError("claims is not an object", where="predicate")
     binding = _parse_binding(predicate["binding"])
-    expected = {
-        "name": f"{binding.model_name}@{binding.release_version}",
-        "digest": {"sha256": binding.release_id.removeprefix("sha256:")},
-    }
-    if statement["subject"] != [expected]:
+    if statement["subject"] != _subject(binding, binding.release_id):
         raise EvidenceError("subject disagrees with the binding", where="statement")
     kinds = {predicate_type(kind): kind for kind in KINDS}
-    stated = statement["predicateType"]
-    return statement, kinds.get(stated) if isinstance(stated, str) else None, binding
+    stated, expires = statement["predicateType"], predicate["expires_at"]
+    return _Statement(
+        statement,
+        kinds.get(stated) if isinstance(stated, str) else None,
+        binding,
+        predicate["claims"],
+        parse_instant(predicate["issued_at"], where="issued_at"),
+        None if expires is None else parse_instant(expires, where="expires_at"),
+    )
+
+
+def _subject_binding(subject: Any) -> Binding:
+    """Return what a subject binds a statement to.
+
+    A release version holds no ``@`` (a model name may), so the last one parts the two.
+    """
+    if not isinstance(subject, list) or len(subject) != 1:
+        raise EvidenceError("must have one subject", where="statement")
+    entry = require_fields(subject[0], {"name", "digest"}, set(), where="subject")
+    digest = require_fields(entry["digest"], {"sha256"}, set(), where="subject")["sha256"]
+    name = entry["name"] if isinstance(entry["name"], str) else ""
+    model_name, _, version = name.rpartition("@")
+    return _parse_binding(Binding(model_name, version, digest).to_dict())
 
 
 def _time_problems(issued_at: datetime, expires_at: datetime | None, now: datetime) -> list[str]:
@@ -337,28 +415,25 @@ def verify_envelope(
         signers, problems = _find_signers(parsed, trusted, at)
         if not signers:
             return _refused((), problems, digest)
-        statement, found, binding = _parse_statement(parsed.payload)
-        predicate = statement["predicate"]
-        issued_at = parse_instant(predicate["issued_at"], where="issued_at")
-        expires = predicate["expires_at"]
-        expires_at = None if expires is None else parse_instant(expires, where="expires_at")
+        said = _parse_statement(parsed.payload)
     except EvidenceError as exc:
         return _refused(signers, [*problems, str(exc)], digest)
-    if found is None:
-        problems.append(f"unknown predicate type {str(statement['predicateType'])[:120]!r}")
-    elif wanted is not None and statement["predicateType"] != wanted:
-        problems.append(f"is a {found} attestation, not {kind}")
-    problems += _time_problems(issued_at, expires_at, at)
+    stated = said.value["predicateType"]
+    if said.kind is None:
+        problems.append(f"unknown predicate type {str(stated)[:120]!r}")
+    elif wanted is not None and stated != wanted:
+        problems.append(f"is a {said.kind} attestation, not {kind}")
+    problems += _time_problems(said.issued_at, said.expires_at, at)
     return AttestationReport(
         ok=not problems,
-        kind=found,
-        statement=statement,
+        kind=said.kind,
+        statement=said.value,
         signers=signers,
         problems=tuple(problems),
-        binding=binding,
-        claims=predicate["claims"],
-        issued_at=issued_at,
-        expires_at=expires_at,
+        binding=said.binding,
+        claims=said.claims,
+        issued_at=said.issued_at,
+        expires_at=said.expires_at,
         digest=digest,
     )
 
@@ -392,7 +467,11 @@ def binding_problems(
         return ["not bound to any release"]
     if not isinstance(found, Binding):
         try:
-            found = _parse_binding(found["predicate"]["binding"])
+            found = (
+                _subject_binding(found["subject"])
+                if found["predicateType"] == SLSA_PREDICATE_TYPE
+                else _parse_binding(found["predicate"]["binding"])
+            )
         except (EvidenceError, KeyError, TypeError) as exc:
             return [f"not bound to any release ({exc})"]
     problems = []

@@ -76,6 +76,35 @@ class Signer:
     crypto_signer: Any = field(repr=False, compare=False)
 
 
+def period_problem(
+    what: str,
+    not_before: datetime | None,
+    not_after: datetime | None,
+    revoked_at: datetime | None,
+    now: datetime,
+) -> str | None:
+    """Return why something is not trusted at an instant; None when it is.
+
+    Args:
+        what: The thing, as the sentence names it.
+        not_before: Trusted from then on (aware); None for always.
+        not_after: Trusted until then, exclusive (aware); None for always.
+        revoked_at: Not trusted at all once set, whatever the date.
+        now: The instant (aware).
+
+    Raises:
+        InputError: ``now`` or a bound has no time zone.
+    """
+    at = require_aware(now, where="now")
+    if revoked_at is not None:
+        return f"{what} was revoked at {revoked_at.isoformat()}"
+    if not_before is not None and at < require_aware(not_before, where="not_before"):
+        return f"{what} is not valid before {not_before.isoformat()}"
+    if not_after is not None and at >= require_aware(not_after, where="not_after"):
+        return f"{what} expired at {not_after.isoformat()}"
+    return None
+
+
 @dataclass(frozen=True)
 class TrustedKey:
     """A public key that a policy trusts under a name.
@@ -111,14 +140,9 @@ class TrustedKey:
         Raises:
             InputError: ``now`` or a bound has no time zone.
         """
-        at = require_aware(now, where="now")
-        if self.revoked_at is not None:
-            return f"key of {self.name!r} was revoked at {self.revoked_at.isoformat()}"
-        if self.not_before is not None and at < require_aware(self.not_before, where="not_before"):
-            return f"key of {self.name!r} is not valid before {self.not_before.isoformat()}"
-        if self.not_after is not None and at >= require_aware(self.not_after, where="not_after"):
-            return f"key of {self.name!r} expired at {self.not_after.isoformat()}"
-        return None
+        return period_problem(
+            f"key of {self.name!r}", self.not_before, self.not_after, self.revoked_at, now
+        )
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from kfm_mlflow.authoring.attestations import provenance_of, write_attestations
 from kfm_mlflow.authoring.compose import compose_release
 from kfm_mlflow.authoring.spec import ReleaseSpec
 from kfm_mlflow.metadata.facts import AgentFact, DatasetFact, RunFact
@@ -147,9 +148,17 @@ def composed() -> Composed:
     for who in ("trainer", "validator"):
         generate_key(folder / "keys" / f"{who}")
     bundle = bundle_at(folder / "release")
-    manifest = compose_release(make_spec(), bundle.release_dir)
+    spec = make_spec()
+    manifest = compose_release(spec, bundle.release_dir)
     bundle.evidence_dir.mkdir()
     sign_release(bundle.release_dir, bundle.signature_path, folder / "keys" / "trainer")
+    write_attestations(
+        bundle,
+        Binding(NAME, VERSION, manifest.release_id),
+        provenance_of(spec),
+        load_private_key(folder / "keys" / "trainer"),
+        AT,
+    )
     envelope = make_validation(manifest, folder / "keys" / "validator")
     (bundle.evidence_dir / "validation.intoto.json").write_bytes(envelope)
     return Composed(bundle, manifest, folder / "keys")

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from kfm_mlflow import Dataset, log_release, log_validation, measure_energy
 from kfm_mlflow.authoring.release import _public_url, placeless
-from kfm_mlflow.canonical import load_json
+from kfm_mlflow.canonical import canonical_bytes, load_json
 from kfm_mlflow.errors import EvidenceError, InputError, StorageError
 from kfm_mlflow.gates.engine import evaluate
 from kfm_mlflow.gates.evidence import EvidenceReader
@@ -21,7 +21,9 @@ from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.release.bundle import bundle_at
 from kfm_mlflow.release.manifest import build_manifest
-from kfm_mlflow.trust.keys import generate_key
+from kfm_mlflow.trust.attestation import Binding, verify_envelope
+from kfm_mlflow.trust.keys import TrustedKey, generate_key
+from kfm_mlflow.trust.slsa import parse_predicate
 
 BBOX = (-102.0, 37.0, -94.6, 40.0)
 
@@ -132,6 +134,44 @@ def test_what_was_logged_is_admitted_to_staging(story, keys):
     move = Move(made.NAME, 1, Level.CANDIDATE, Level.STAGING, 0, None, now)
     report = evaluate(evidence, policy, move)
     assert report.verdict is Verdict.PASS, report.blocking
+
+
+def test_provenance_of_the_run_lies_beside_and_repeats_no_secret_and_no_place(
+    story, keys, tracking
+):
+    released, _, bundle = story
+    envelope = (bundle.evidence_dir / "provenance.intoto.json").read_bytes()
+    trusted = TrustedKey("trainer", (keys / "trainer.pub").read_text())
+    report = verify_envelope(envelope, [trusted], datetime.now(UTC), kind="slsa-provenance")
+    assert report.problems == ()
+    assert report.binding == Binding(made.NAME, "v2.0.0", released.release_id)
+    run = parse_predicate(report.claims)
+    assert (run.invocation_id, run.seed) == (released.run_id, 42)
+    assert run.parameters == {"data": "fields.nc", "family": "climate"}
+    assert run.data_digests == {"sha256:" + "ab" * 32}
+    assert run.environment_lock is not None
+    assert run.started_at < run.finished_at
+    assert set(run.versions) == {"python", "kfm-mlflow", "mlflow", "torch"}
+    said = canonical_bytes(report.claims)
+    assert str(tracking).encode() not in said
+    assert b"secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"), [("care-screening", "care.json"), ("stac-item", "stac/model-item.json")]
+)
+def test_screening_and_item_are_attested_as_they_lie_in_the_release(story, keys, kind, path):
+    released, _, bundle = story
+    envelope = (bundle.evidence_dir / f"{kind}.intoto.json").read_bytes()
+    trusted = TrustedKey("trainer", (keys / "trainer.pub").read_text())
+    report = verify_envelope(envelope, [trusted], datetime.now(UTC), kind=kind)
+    assert report.problems == ()
+    assert report.binding == Binding(made.NAME, "v2.0.0", released.release_id)
+    assert report.claims == {
+        "path": path,
+        "digest": build_manifest(bundle.release_dir).digests[path],
+        "document": load_json(bundle.release_dir / path),
+    }
 
 
 def test_a_release_without_metrics_tells_how_far_onnx_is_from_torch(story):

@@ -20,10 +20,16 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import load_policies
 from kfm_mlflow.policy.models import Policy
 from kfm_mlflow.release.manifest import FileEntry, Manifest
-from kfm_mlflow.trust.attestation import AttestationReport, Binding, build_statement
+from kfm_mlflow.trust.attestation import (
+    AttestationReport,
+    Binding,
+    build_slsa_statement,
+    build_statement,
+)
 from kfm_mlflow.trust.keys import Signer, generate_key, load_private_key
 from kfm_mlflow.trust.quorum import build_vote_claims
 from kfm_mlflow.trust.signing import SignatureReport
+from kfm_mlflow.trust.slsa import SLSA_KIND, Provenance, UsedData, build_predicate
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MODEL, VERSION, EPOCH = "climate-tiny", 3, 1
@@ -42,6 +48,13 @@ PATHS = (
     "xai/summary.json",
 )
 GATE_NAMES = tuple(GATES)
+METADATA = {
+    "model_name": MODEL,
+    "release_version": RELEASE_VERSION,
+    "seed": 42,
+    "code": {"entry_point": "release", "git_commit": "deadbeef" * 5, "git_url": None},
+    "data": [{"name": "fields", "digest": f"sha256:{'d' * 64}"}],
+}
 
 
 @cache
@@ -76,6 +89,7 @@ def base_policy() -> Policy:
                 "prov": {"path": "provenance/provenance.json"},
                 "stac": {"path": "stac/model-item.json"},
                 "sbom": {"path": "sbom.spdx.json"},
+                "attestations": {"require_commit": True, "require_lock": True},
                 "telemetry": {"max_energy_wh": 10, "max_carbon_gco2e": 4},
                 "xai": {"max_convergence_delta_ratio": 0.05, "min_stability": 0.8},
                 "validation": {"max_age_s": MAX_AGE_S},
@@ -172,7 +186,7 @@ def make_content(**documents) -> ReleaseContent:
     """Return good content; ``telemetry`` and ``xai`` replace those documents."""
     values = {
         "care.json": {"care": {}},
-        "model_metadata.json": {"model_name": MODEL, "release_version": RELEASE_VERSION},
+        "model_metadata.json": METADATA,
         "provenance/provenance.json": {},
         "sbom.spdx.json": {},
         "stac/model-item.json": {"properties": {"model:version": RELEASE_VERSION}},
@@ -236,6 +250,41 @@ def make_validation(*, claims=None, signed_by="validator", binding=None, **chang
     return attest("validation", claims or validation_claims(), bound, signed_by, **changes)
 
 
+def make_provenance(*, signed_by="trainer", binding=None, **changes) -> AttestationReport:
+    """Return what verifying a good envelope of SLSA provenance would have given."""
+    said = {
+        "entry_point": "release",
+        "parameters": {"size": "small"},
+        "seed": 42,
+        "started_at": NOW,
+        "finished_at": NOW,
+        "git_commit": "deadbeef" * 5,
+        "environment_lock": f"sha256:{'e' * 64}",
+        "data": (UsedData("fields", f"sha256:{'d' * 64}", "fields.nc", "training"),),
+        "invocation_id": "run",
+        **changes,
+    }
+    bound = binding or make_binding(version=None)
+    statement = build_slsa_statement(bound, build_predicate(Provenance(**said)))
+    return AttestationReport(
+        ok=True,
+        kind=SLSA_KIND,
+        statement=statement,
+        signers=(signed_by,),
+        problems=(),
+        binding=bound,
+        claims=statement["predicate"],
+        issued_at=NOW,
+        digest=digest_json(statement),
+    )
+
+
+def make_repeated(kind: str, path: str, /, **changes) -> AttestationReport:
+    """Return what verifying a good statement about a document would have given."""
+    claims = {"path": path, "document": make_content().document(path).value, **changes}
+    return attest(kind, claims, make_binding(version=None), "trainer")
+
+
 def make_canary(policy: Policy, *, claims=None, signed_by="controller", binding=None, **changes):
     said = {"verdict": "PASS", "epoch": EPOCH, "sample_count": 400} if claims is None else claims
     bound = binding or make_binding(policy)
@@ -264,6 +313,9 @@ def make_evidence(policy: Policy | None = None, **changes) -> Evidence:
     attestations = changes.pop("attestations", None)
     if attestations is None:
         attestations = (
+            make_provenance(),
+            make_repeated("care-screening", "care.json"),
+            make_repeated("stac-item", "stac/model-item.json"),
             make_validation(),
             make_canary(policy),
             *(make_vote(policy, name) for name in PEOPLE),

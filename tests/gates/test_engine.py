@@ -170,9 +170,10 @@ FLAWS = {
     "no target": {"target_release_id": ""},
     "broken target": {"target_problems": ("v2 has changed",)},
     "no attestations": {"attestations": ()},
-    "no validation": {"attestations": "canary votes"},
-    "no canary": {"attestations": "validation votes"},
-    "no votes": {"attestations": "validation canary"},
+    "no provenance": {"attestations": "validation canary votes"},
+    "no validation": {"attestations": "signer canary votes"},
+    "no canary": {"attestations": "signer validation votes"},
+    "no votes": {"attestations": "signer validation canary"},
     "energy": {"content": made.make_content(telemetry=made.telemetry_document(energy_wh=99.0))},
     "unstable": {"content": made.make_content(xai=made.xai_document(stability=0.1))},
     "no stac": {"content": made.without_document(made.make_content(), "stac/model-item.json")},
@@ -189,7 +190,7 @@ def flawed(policy, names):
     if kinds is None:
         return evidence
     words = {"validation": "validation", "canary-verdict": "canary", "vote": "votes"}
-    kept = tuple(r for r in evidence.attestations if words[r.kind] in kinds)
+    kept = tuple(r for r in evidence.attestations if words.get(r.kind, "signer") in kinds)
     return replace(evidence, attestations=kept)
 
 

@@ -161,6 +161,41 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "export": {
+        "schema_version": "1",
+        "model_name": "climate-downscaler",
+        "version": 3,
+        "family": "climate",
+        "level": "production",
+        "release_version": "v1.2.0",
+        "release_id": _DIGEST,
+        "policy_digest": _DIGEST,
+        "exported_at": _AT,
+        "release_path": "climate/models/v1.2.0",
+        "signer": {
+            "kind": "key",
+            "holder": "trainer",
+            "path": "keys/signers/trainer-abababababababab.pem",
+        },
+        "integrity": {
+            "hash": _DIGEST,
+            "signature": "climate/models/v1.2.0.evidence/release.sig",
+            "immutable": True,
+        },
+        "documents": {"model.pt": "climate/models/v1.2.0/model.pt"},
+        "ledger_head": {"schema_version": "1", "seq": 7, "hash": _DIGEST, "at": _AT},
+        "ledger_rows": [3, 7],
+        "keys": [
+            {
+                "path": "keys/signers/trainer-abababababababab.pem",
+                "duty": "signers",
+                "holder": "trainer",
+                "key_id": "ab" * 32,
+                "public_key": "-----BEGIN PUBLIC KEY-----",
+            }
+        ],
+        "files": [{"path": "README.md", "size": 1, "sha256": "ab" * 32}],
+    },
     "promotion_decision": {
         "schema_version": "1",
         "model_name": "climate-downscaler",

@@ -92,6 +92,24 @@ def not_deterministic(world, bundle):
     world.attest(bundle, determinism={"identical": False, "digest": "sha256:" + "0" * 64})
 
 
+def no_provenance(world, bundle):
+    (bundle.evidence_dir / "provenance.intoto.json").unlink()
+
+
+def replayed_provenance(world, bundle):
+    theirs = world.releases[1].evidence_dir / "provenance.intoto.json"
+    (bundle.evidence_dir / "provenance.intoto.json").write_bytes(theirs.read_bytes())
+
+
+def replayed_screening(world, bundle):
+    theirs = world.releases[1].evidence_dir / "care-screening.intoto.json"
+    (bundle.evidence_dir / "care-screening.intoto.json").write_bytes(theirs.read_bytes())
+
+
+def garbled_item(world, bundle):
+    (bundle.evidence_dir / "stac-item.intoto.json").write_bytes(b"{}")
+
+
 class Evil:
     def __reduce__(self):
         return (print, ("owned",))
@@ -151,6 +169,10 @@ CASES = [
     (bad_metric, "nrmse 0.21, asked <= 0.2"),
     (absent_metric, "nmae missing"),
     (not_deterministic, "not deterministic"),
+    (no_provenance, "slsa-provenance missing"),
+    (replayed_provenance, "slsa-provenance invalid"),
+    (replayed_screening, "care-screening invalid"),
+    (garbled_item, "stac-item missing"),
     (pickle_file, "model.pkl can run code"),
     (pickle_in_the_checkpoint, "pickle can run code"),
     (garbled_envelope, "validation invalid"),

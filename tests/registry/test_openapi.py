@@ -126,7 +126,7 @@ def test_real_answers_are_as_the_document_says(two, monkeypatch, method, path, b
         ("get", f"/models/{NAME}/versions/x", None, 400),
         ("get", f"/models/{NAME}/versions/99", None, 404),
         ("get", f"{V2}/check?to=live", None, 400),
-        ("get", f"/models/{NAME}/versions/1/check?to=canary", None, 403),
+        ("get", f"/models/{NAME}/versions/1/check?to=canary", None, 409),
         ("post", f"{V2}/moves", {"to": "live"}, 400),
         ("post", f"{V2}/moves", {"to": "candidate", "expect": {"production": 9}}, 409),
         ("post", f"{V2}/attestations", {"payload": ""}, 400),

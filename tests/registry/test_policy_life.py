@@ -104,7 +104,9 @@ def test_a_release_without_a_name_of_its_own_is_not_frozen_whatever_is_exempt(
     path.write_text("{}")
     world.sign(bundle)
     registry.register(bundle)
-    exempt(registry, "completeness", "stac", "prov", "sbom", "validation", "metrics")
+    exempt(
+        registry, "completeness", "stac", "prov", "sbom", "validation", "metrics", "attestations"
+    )
     before = registry.state()
     for ask in (registry.store.check, registry.store.move):
         with told(403, "does not say which release version it is"):

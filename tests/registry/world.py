@@ -27,6 +27,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow.store.model_registry.sqlalchemy_store  # noqa: F401 - for its warning only
 
+from kfm_mlflow.authoring.attestations import write_attestations
 from kfm_mlflow.authoring.compose import compose_release
 from kfm_mlflow.authoring.spec import ReleaseSpec
 from kfm_mlflow.authoring.validation import measure
@@ -47,6 +48,7 @@ from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statemen
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.quorum import build_vote_claims
 from kfm_mlflow.trust.signing import sign_release
+from kfm_mlflow.trust.slsa import Provenance, UsedData
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -189,6 +191,7 @@ class World:
         for old in bundle.evidence_dir.glob("*.intoto.json"):
             old.unlink()
         metadata = load_json(bundle.release_dir / "model_metadata.json")
+        self.vouch(bundle, metadata)
         document = {**next(iter(self.documents.values())), **changed}
         document["release_id"] = digest_of(bundle)
         binding = Binding(
@@ -199,6 +202,24 @@ class World:
             bundle.evidence_dir / "validation.intoto.json",
             sign_statement(statement, self.signer(key)),
         )
+
+    def vouch(self, bundle: Bundle, metadata: dict[str, Any]) -> None:
+        """Put what the trainer says beside a release, as its documents have it."""
+        provenance = Provenance(
+            entry_point=metadata["code"]["entry_point"],
+            parameters={},
+            seed=metadata["seed"],
+            started_at=AT - timedelta(hours=3),
+            finished_at=AT - timedelta(hours=2),
+            git_commit=metadata["code"]["git_commit"],
+            data=tuple(
+                UsedData(item["name"], item["digest"], item["uri"], item["role"])
+                for item in metadata["data"]
+            ),
+            invocation_id=metadata["run_id"],
+        )
+        binding = Binding(metadata["model_name"], metadata["release_version"], digest_of(bundle))
+        write_attestations(bundle, binding, provenance, self.signer("trainer"), AT)
 
     def sign(self, bundle: Bundle, key: str = "trainer") -> None:
         """Sign a release again."""

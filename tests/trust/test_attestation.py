@@ -193,7 +193,10 @@ def test_asking_for_a_kind_that_does_not_exist_is_the_callers_mistake(sign, trus
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda s: s.update(predicateType="https://slsa.dev/provenance/v1"), "unknown predicate"),
+        (
+            lambda s: s.update(predicateType="https://slsa.dev/verification_summary/v1"),
+            "unknown predicate",
+        ),
         (lambda s: s.update(predicateType=7), "unknown predicate"),
         (lambda s: s.update(_type="https://in-toto.io/Statement/v0.1"), "not of type"),
         (lambda s: s.update(extra=1), "unknown 'extra'"),

@@ -279,11 +279,22 @@ def test_garbage_instead_of_a_bundle_is_a_problem_naming_the_file(signature, che
     assert report.problems[0].startswith("model.sig: ")
 
 
-def test_certificate_bundle_is_not_taken_for_a_key_bundle(signature, check):
+@pytest.mark.parametrize(
+    ("material", "reason"),
+    [
+        ({"x509CertificateChain": {"certificates": []}}, "holds no certificate"),
+        ({"certificate": {"rawBytes": ""}, "tlogEntries": []}, "not a Sigstore bundle"),
+        ({"tlogEntries": []}, "neither key, certificate nor Sigstore"),
+        ([], "not an object"),
+        ({"publicKey": {"hint": ""}, "certificate": {"rawBytes": ""}}, "not a Sigstore bundle"),
+        ({"publicKey": {"hint": ""}, "x509CertificateChain": {}}, "unknown 'publicKey'"),
+    ],
+)
+def test_a_bundle_of_another_kind_is_not_taken_for_a_key_bundle(signature, check, material, reason):
     bundle, _ = _payload(signature)
-    bundle["verificationMaterial"] = {"x509CertificateChain": {"certificates": []}}
+    bundle["verificationMaterial"] = material
     signature.write_text(json.dumps(bundle))
-    assert "not a signature made with a key" in check().problems[0]
+    assert reason in check().problems[0]
 
 
 def test_missing_signature_is_a_problem(signature, check):
