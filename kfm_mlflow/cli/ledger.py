@@ -30,7 +30,7 @@ from kfm_mlflow.registry.snapshot import (
 )
 from kfm_mlflow.rollout.remote import RemoteRegistry
 from kfm_mlflow.trust.instants import is_future, parse_instant
-from kfm_mlflow.trust.keys import load_public_key
+from kfm_mlflow.trust.keys import load_public_key, parse_public_key
 from kfm_mlflow.trust.ledger_head import head_signature_problem, parse_head
 from kfm_mlflow.trust.ledger_rows import checked_rows, verify_rows
 
@@ -215,9 +215,8 @@ def verify_all(
     else:
         document = snapshot_document(file)
         keys = _keys(
-            key_files, lambda: parse_public_key(
-                str(document["registry_key"]["public_key"]), where=str(path)
-            )
+            key_files,
+            lambda: parse_public_key(str(document["registry_key"]["public_key"]), where=str(file)),
         )
         origin = "as the file itself says"
         kept = _kept_head(head_file, keys)

@@ -237,16 +237,16 @@ def _build_chain(
     """Return the chain from leaf to root, or why there is none at that instant."""
     from OpenSSL import crypto
 
-    store = crypto.X509Store()
-    for root in roots:
-        store.add_cert(crypto.X509.from_cryptography(root))
-    store.set_time(now)
-    context = crypto.X509StoreContext(
-        store,
-        crypto.X509.from_cryptography(leaf),
-        [crypto.X509.from_cryptography(other) for other in others],
-    )
     try:
+        store = crypto.X509Store()
+        for root in roots:
+            store.add_cert(crypto.X509.from_cryptography(root))
+        store.set_time(now)
+        context = crypto.X509StoreContext(
+            store,
+            crypto.X509.from_cryptography(leaf),
+            [crypto.X509.from_cryptography(other) for other in others],
+        )
         return [found.to_cryptography() for found in context.get_verified_chain()], None
     except crypto.X509StoreContextError as exc:
         code, _, text = exc.errors
@@ -255,8 +255,9 @@ def _build_chain(
         broken = exc.certificate.to_cryptography()
         dated = _date_problem(broken, now) if code in _OUT_OF_DATE else None
         return [], dated or f"certificate chain is not good ({text})"
-    except crypto.Error as exc:
-        return [], f"certificate chain cannot be checked ({exc})"
+    except crypto.Error:
+        # OpenSSL reads certificates more strictly than cryptography; its words name no field.
+        return [], "certificate chain is malformed"
 
 
 def _chain_problem(chain: Sequence[Certificate], others: Sequence[Certificate]) -> str | None:

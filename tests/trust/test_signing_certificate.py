@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from trust.made_pki import SUBJECT, WORKFLOW, Pki
 
 from kfm_mlflow.errors import InputError, SignatureError
@@ -368,20 +366,16 @@ def test_a_certificate_that_does_not_belong_is_refused(signature, pki, problem):
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
-@settings(
-    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
-@given(st.data())
-def test_changing_any_one_byte_of_a_bundle_is_found(release, signature, pki, data):
+@pytest.mark.parametrize("bit", [0x01, 0x20])
+def test_changing_any_one_byte_of_a_bundle_is_found(release, signature, pki, bit):
     original = signature.read_bytes()
-    at = data.draw(st.integers(0, len(original) - 1))
-    byte = data.draw(st.integers(0, 255).filter(lambda b: b != original[at]))
     digests = build_manifest(release).digests
-    try:
-        signature.write_bytes(original[:at] + bytes([byte]) + original[at + 1 :])
-        assert not verify_release(release, signature, [pki.trusted], pki.now, digests=digests).ok
-    finally:
-        signature.write_bytes(original)
+    for at in range(len(original)):
+        changed = bytearray(original)
+        changed[at] ^= bit
+        signature.write_bytes(changed)
+        report = verify_release(release, signature, [pki.trusted], pki.now, digests=digests)
+        assert not report.ok, original[max(0, at - 30) : at + 10]
 
 
 @pytest.mark.parametrize(
