@@ -11,13 +11,13 @@ import atexit
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import debian
 import psycopg
 from conftest import free_port
 
@@ -81,19 +81,7 @@ def _programs() -> Path | None:
 
 
 def _install() -> Path:
-    sys.stderr.write("tests/postgres.py: PostgreSQL is missing; apt-get install postgresql\n")
-    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for step in (["update"], ["install", "-y", "--no-install-recommends", "postgresql"]):
-        done = subprocess.run(
-            [*as_root, "apt-get", "-q", *step],
-            check=False,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"PostgreSQL cannot be installed: {done.stderr[-2000:]}")
+    debian.install("postgresql")
     found = _programs()
     if found is None:
         raise RuntimeError("apt-get installed postgresql, and there is no initdb")

@@ -6,13 +6,12 @@ where it can not be, the tests fail and say so: a browser test that is skipped t
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import debian
 import pytest
 from registry.server import Server, governed
 from registry.world import COUNCIL, NAME, World, make_world
@@ -24,24 +23,10 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, BrowserContext
 
-_INSTALL_S = 600
-
 
 def _chromium() -> str:
-    found = shutil.which("chromium")
-    if found:
-        return found
-    print("chromium is missing: installing Debian's package with apt-get")  # noqa: T201 - said where pytest shows it
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "-q", "chromium"]):
-        try:
-            done = subprocess.run(
-                command, env=quiet, capture_output=True, text=True, timeout=_INSTALL_S, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            pytest.fail(f"these tests need Chromium, and {command} did not run: {exc}")
-        if done.returncode:
-            pytest.fail(f"these tests need Chromium, and {command} failed: {done.stderr[-2000:]}")
+    if not shutil.which("chromium"):
+        debian.install("chromium")
     found = shutil.which("chromium")
     if not found:
         pytest.fail("apt-get installed chromium, but there is no such command")
