@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from registries import GovernedServer, PlainServer
 
 ROUNDS = {"small": 40, "full": 150}
-CROWDS = {"small": (100, 10_000), "full": (100, 1_000, 10_000, 100_000)}
+CROWDS = {"small": (100, 100_000), "full": (100, 1_000, 10_000, 100_000)}
 CROWD_ROUNDS = {"small": 20, "full": 60}
 _WARM_UP_COUNT = 5
 _SETTLED_S = 2.5
