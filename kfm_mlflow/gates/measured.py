@@ -32,19 +32,33 @@ def binding_of(evidence: Evidence, move: Move, *, policy_digest: str | None = No
 
 
 def newest(
-    evidence: Evidence, kind: str, binding: Binding
+    evidence: Evidence, kind: str, binding: Binding, *, epoch: int | None = None
 ) -> tuple[AttestationReport | None, list[str]]:
-    """Return the newest good attestation of a kind about this release, and why others are not."""
+    """Return the newest good attestation of a kind about this release, and why others are not.
+
+    Args:
+        evidence: What is known about the release.
+        kind: Kind of attestation.
+        binding: What it must be bound to.
+        epoch: Epoch that its claims must name; None takes any.
+    """
     good: list[AttestationReport] = []
     problems: list[str] = []
     for report in evidence.of_kind(kind):
         wrong = [*report.problems, *binding_problems(report, binding)]
+        if epoch is not None and not _is_of(epoch, report):
+            wrong.append("is of an earlier epoch")
         if report.ok and not wrong:
             good.append(report)
         else:
             problems += wrong
     good.sort(key=lambda report: (report.issued_at, report.digest))
     return (good[-1] if good else None), problems
+
+
+def _is_of(epoch: int, report: AttestationReport) -> bool:
+    said = (report.claims or {}).get("epoch")
+    return said == epoch and not isinstance(said, bool)
 
 
 def absent(kind: str, problems: Sequence[str], remedy: str) -> list[Finding]:
@@ -201,14 +215,11 @@ def _value(value: object) -> object:
 def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether a controller measured the canary under this policy and found it no worse."""
     binding = binding_of(evidence, move, policy_digest=move.policy_digest or policy.digest)
-    report, problems = newest(evidence, "canary-verdict", binding)
+    report, problems = newest(evidence, "canary-verdict", binding, epoch=move.epoch)
     if report is None:
         return absent("canary-verdict", problems, "let the rollout controller finish the canary")
     claims = report.claims or {}
     verdict = str(claims.get("verdict", ""))
-    epoch = claims.get("epoch")
-    if isinstance(epoch, bool) or epoch != move.epoch:
-        return absent("canary-verdict", ["is of an earlier epoch"], "run the canary again")
     passed = verdict == Verdict.PASS
     return [
         Finding(

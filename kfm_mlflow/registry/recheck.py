@@ -26,11 +26,11 @@ from kfm_mlflow.gates.findings import Finding, Move
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import ALIASES, STAGES, Level
 from kfm_mlflow.registry import tables
+from kfm_mlflow.registry.listing import last_move
 from kfm_mlflow.registry.policy_events import claims_of
 from kfm_mlflow.registry.rechecked import Ended, Rechecked, Remark, overdue, undecided, unjudged
 from kfm_mlflow.registry.records import ReleaseRow
 from kfm_mlflow.trust.instants import format_instant, parse_instant
-from kfm_mlflow.trust.ledger import MOVED
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,19 +79,10 @@ class _Decided:
 
 
 def _decided(session: Session, name: str, version: int, level: Level) -> _Decided | None:
-    row = session.execute(
-        select(tables.ledger.c.seq, tables.ledger.c.at, tables.ledger.c.body)
-        .where(
-            tables.ledger.c.model == name,
-            tables.ledger.c.version == version,
-            tables.ledger.c.kind == MOVED,
-        )
-        .order_by(tables.ledger.c.seq.desc())
-        .limit(1)
-    ).first()
+    row = last_move(session, name, version)
     if row is None:
         return None
-    found = _Decided(int(row.seq), parse_instant(row.at, where="ledger"), claims_of(row.body))
+    found = _Decided(row.seq, parse_instant(row.at, where="ledger"), claims_of(row.body))
     return found if found.report["to_level"] == level else None
 
 

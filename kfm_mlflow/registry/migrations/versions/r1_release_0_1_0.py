@@ -9,6 +9,8 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import Column, Integer, PrimaryKeyConstraint, String, Text, UniqueConstraint
 
+from kfm_mlflow.errors import InputError
+
 revision = "r1"
 down_revision = None
 branch_labels = None
@@ -94,4 +96,8 @@ def _create_release_ledger_outbox() -> None:
 
 def downgrade() -> None:
     """Refuse: a ledger is never taken down."""
-    raise NotImplementedError
+    raise InputError(
+        "a ledger is never taken down",
+        where="downgrade",
+        remedy="restore a backup of the database that the older release wrote",
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import Column, Integer, PrimaryKeyConstraint, String
 
+from kfm_mlflow.errors import InputError
+
 revision = "r2"
 down_revision = "r1"
 branch_labels = None
@@ -31,4 +33,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Refuse: who registered what is never forgotten."""
-    raise NotImplementedError
+    raise InputError(
+        "who registered what is never forgotten",
+        where="downgrade",
+        remedy="restore a backup of the database that the older release wrote",
+    )
