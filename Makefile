@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SIZE ?= default
 SECONDS ?= 60
+WORKERS ?= 2
 DATA ?= generated
 KEEP ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
-.PHONY: help setup demo test fuzz lint bench docs clean
+.PHONY: help setup demo test fuzz soak image lint bench docs clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -29,11 +30,17 @@ setup: $(STAMP) ## Build .venv
 demo: $(STAMP) ## One governed release, from training to production and back (DATA=file.nc, KEEP=1, SIZE=small)
 	@$(BIN)/python projects/demo/demo.py --data '$(DATA)' --size $(SIZE) $(if $(KEEP),--keep)
 
-test: $(STAMP) ## Run all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## Run all tests (WORKERS=2 processes, each with servers of its own)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 fuzz: $(STAMP) ## Feed broken input to every parser for a while (SECONDS=60)
 	@$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+
+image: $(STAMP) ## Check exports in a fresh Debian with public tools (root)
+	@$(BIN)/python tests/image/second_image.py
+
+soak: $(STAMP) ## Drive random failures against the rollout controller (SIZE=small)
+	@$(BIN)/python tests/soak/run.py --size $(if $(filter small,$(SIZE)),small,full)
 
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .

@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kfm_mlflow.authoring.release import Dataset, log_release, measure_energy
-    from kfm_mlflow.authoring.validation import log_validation
+    from kfm_mlflow.authoring.replay import is_rebuild
+    from kfm_mlflow.authoring.validation import CurrentInputs, log_validation
 
-__all__ = ["Dataset", "log_release", "log_validation", "measure_energy"]
+__all__ = [
+    "CurrentInputs",
+    "Dataset",
+    "is_rebuild",
+    "log_release",
+    "log_validation",
+    "measure_energy",
+]
 
 _HOMES = {
+    "CurrentInputs": "kfm_mlflow.authoring.validation",
     "Dataset": "kfm_mlflow.authoring.release",
+    "is_rebuild": "kfm_mlflow.authoring.replay",
     "log_release": "kfm_mlflow.authoring.release",
     "log_validation": "kfm_mlflow.authoring.validation",
     "measure_energy": "kfm_mlflow.authoring.release",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before anything imports ray, mlflow or torch.
@@ -18,14 +19,36 @@ os.environ.update(
     }
 )
 
+import leaks
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_GROUPS = {"fleet": "ray", "door_server": "doors", "exports": "exports", "server": "server"}
+"""Fixture that starts servers -> group of the tests that share it in one process."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, where tests run in several processes, what shares a server; else a file."""
+    for item in items:
+        folder, fixtures = item.path.parent.name, getattr(item, "fixturenames", ())
+        shared = next((group for name, group in _GROUPS.items() if name in fixtures), "")
+        group = f"{folder}: {shared}" if shared else str(item.path)
+        if item.get_closest_marker("ray") or shared == "ray":
+            group = "ray"  # Two at once are more than two cores start in time.
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 _LOOPBACK = ("127.", "::1", "0.0.0.0", "localhost", "::ffff:127.")
 _connect = socket.socket.connect
 _getaddrinfo = socket.getaddrinfo
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Search whatever this session leaves behind for restricted names and exact places."""
+    leaks.watch(config)
 
 
 def _is_loopback(host: object) -> bool:
@@ -58,6 +81,17 @@ def _no_network() -> Iterator[None]:
     yield
     socket.socket.connect = _connect  # type: ignore[method-assign]
     socket.getaddrinfo = _getaddrinfo
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_in_the_tree(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail the test that lets MLflow make its default database in the working folder."""
+    left = Path(pytestconfig.rootpath) / "mlflow.db"
+    known = left.exists()
+    yield
+    if left.exists() and not known:
+        left.unlink()
+        pytest.fail("left mlflow.db in the tree: some process has no tracking URI")
 
 
 def _own_addresses() -> set[str]:

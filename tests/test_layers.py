@@ -35,7 +35,14 @@ def test_import_mlflow_loads_nothing_of_ours_but_the_entry_point() -> None:
 def test_the_public_names_are_these() -> None:
     import kfm_mlflow
 
-    assert kfm_mlflow.__all__ == ["Dataset", "log_release", "log_validation", "measure_energy"]
+    assert kfm_mlflow.__all__ == [
+        "CurrentInputs",
+        "Dataset",
+        "is_rebuild",
+        "log_release",
+        "log_validation",
+        "measure_energy",
+    ]
     assert all(callable(getattr(kfm_mlflow, name)) for name in kfm_mlflow.__all__)
 
 

@@ -34,7 +34,7 @@ def provenance_of(spec: ReleaseSpec) -> Provenance:
     Raises:
         InputError: It cannot be written, for example because a commit is none.
     """
-    run = spec.run
+    run, source = spec.run, spec.source
     provenance = Provenance(
         entry_point=run.entry_point,
         parameters=dict(run.parameters),
@@ -43,6 +43,9 @@ def provenance_of(spec: ReleaseSpec) -> Provenance:
         finished_at=run.ended_at,
         git_commit=run.git_commit,
         git_url=run.git_url,
+        git_tree=source.tree if source else None,
+        project=source.project if source else None,
+        lock=source.lock if source else None,
         environment_lock=run.environment_lock_sha256,
         data=tuple(UsedData(d.name, d.sha256, d.uri, d.role) for d in spec.datasets),
         invocation_id=run.run_id,

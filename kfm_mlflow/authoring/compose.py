@@ -28,7 +28,7 @@ from kfm_mlflow.authoring.export import (
     onnx_difference,
     save_state,
 )
-from kfm_mlflow.canonical import canonical_bytes, digest_file, write_bytes, write_json
+from kfm_mlflow.canonical import canonical_bytes, write_bytes, write_json
 from kfm_mlflow.care.modes import MODES, mode_resolution
 from kfm_mlflow.care.regions import load_regions
 from kfm_mlflow.care.screen import OutputGrid, screen_release
@@ -150,9 +150,27 @@ def _texts(root: Path) -> dict[str, str]:
     return {name: path.read_text(encoding="utf-8") for name, path in named.items() if is_text(name)}
 
 
-def _facts(root: Path) -> tuple[FileFact, ...]:
-    paths = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-    return tuple(read_file_fact(root, path) for path in paths)
+class _Facts:
+    """The files of a release that is being written; each is read once, when it first appears."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[str, FileFact] = {}
+
+    def of(self, path: str) -> FileFact:
+        """Return the fact of one file."""
+        if path not in self._known:
+            self._known[path] = read_file_fact(self._root, path)
+        return self._known[path]
+
+    def all(self) -> tuple[FileFact, ...]:
+        """Return the facts of all files that exist by now, sorted by path."""
+        found = (p.relative_to(self._root).as_posix() for p in self._root.rglob("*") if p.is_file())
+        return tuple(self.of(path) for path in sorted(found))
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of what was written."""
+        return build_manifest(self._root, written={f.path: f.sha256 for f in self.all()})
 
 
 def _release_fact(
@@ -215,14 +233,14 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     write_json(root / "telemetry" / "training.json", telemetry(spec))
     write_json(root / "drift" / "baseline.json", drift_baseline(spec.inputs, outputs))
     write_json(root / "model_summary.json", model_summary(spec, difference))
-    tensors = _tensors(spec, outputs)
+    facts, tensors = _Facts(root), _tensors(spec, outputs)
     described = {
         key: [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)}]
         for key, t in zip(("inputs", "outputs"), tensors, strict=True)
     }
     write_json(
         root / "model_metadata.json",
-        model_metadata(spec, digest_file(root / "model.pt"), described),
+        model_metadata(spec, facts.of("model.pt").sha256, described),
     )
     care = care_block(spec)
     screening = screen_release(
@@ -234,15 +252,15 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     )
     write_json(root / "care.json", screening.to_dict())
     fact = _release_fact(spec, tensors, care, xai, str(screening.status))
-    write_json(root / "model-card.json", build_card(fact, _facts(root), spec.datasets, spec.run))
-    prov = canonical_bytes(build_prov(fact, _facts(root), spec.datasets, spec.run, spec.agents))
+    write_json(root / "model-card.json", build_card(fact, facts.all(), spec.datasets, spec.run))
+    prov = canonical_bytes(build_prov(fact, facts.all(), spec.datasets, spec.run, spec.agents))
     write_bytes(root / "provenance" / "provenance.json", prov)
     views = prov_views(prov)
     write_bytes(root / "provenance" / "provenance.provn", views["provn"].encode())
     write_bytes(root / "provenance" / "provenance.ttl", views["ttl"].encode())
-    sbom = build_sbom(fact, _facts(root), spec.datasets, resolved_packages(None))
+    sbom = build_sbom(fact, facts.all(), spec.datasets, resolved_packages(None))
     write_bytes(root / "sbom.spdx.json", sbom)
     write_json(
-        root / "stac" / "model-item.json", build_item(fact, _facts(root), spec.datasets, spec.run)
+        root / "stac" / "model-item.json", build_item(fact, facts.all(), spec.datasets, spec.run)
     )
-    return build_manifest(root)
+    return facts.manifest()

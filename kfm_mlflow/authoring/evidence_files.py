@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfm_mlflow.errors import InputError
+from kfm_mlflow.monitor.drift_baseline import build_baseline
+from kfm_mlflow.monitor.drift_sample import sample_of_inputs
 from kfm_mlflow.monitor.statistics import response_statistics
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def drift_baseline(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) ->
 
     Returns:
         Per response statistic: the band between the 0.5 % and 99.5 % quantiles over single
-        requests, mean, standard deviation and quantiles; and the same of the inputs' row means.
+        requests, mean, standard deviation and quantiles; the same of the inputs' row means; and
+        what a drift check compares inputs with, rows taken as drawn independently.
 
     Raises:
         InputError: No statistic is defined on any row.
@@ -58,7 +61,10 @@ def drift_baseline(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) ->
         "schema_version": "1",
         "sample_count": len(inputs),
         "statistics": statistics,
-        "inputs": {"row_mean": _summary(means)},
+        "inputs": {
+            "row_mean": _summary(means),
+            **build_baseline(sample_of_inputs(inputs)).to_dict(),
+        },
     }
 
 

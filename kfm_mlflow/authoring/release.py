@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
 from kfm_mlflow.authoring.attestations import provenance_of, write_attestations
 from kfm_mlflow.authoring.compose import compose_release
+from kfm_mlflow.authoring.lock import MLPROJECT
+from kfm_mlflow.authoring.replay import hand_over, load_replay
+from kfm_mlflow.authoring.source import SourceState, read_source
 from kfm_mlflow.authoring.spec import DEFAULT_LICENSE, ReleaseSpec
-from kfm_mlflow.canonical import digest_bytes, digest_json
+from kfm_mlflow.authoring.training_run import PROJECT_TAG, placeless, run_fact
+from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.metadata.extent import wgs84_bbox
-from kfm_mlflow.metadata.facts import AgentFact, DatasetFact, RunFact
-from kfm_mlflow.metadata.packages import resolved_packages
+from kfm_mlflow.metadata.facts import AgentFact, DatasetFact
 from kfm_mlflow.release.bundle import bundle_at, evidence_uri
 from kfm_mlflow.trust.attestation import Binding
 from kfm_mlflow.trust.keys import load_private_key
@@ -138,40 +142,14 @@ def measure_energy() -> Iterator[Measurement]:
         found.finish()
 
 
-def placeless(text: str) -> str:
-    """Return a text, of an absolute path only its last part: where it lies is nobody's business."""
-    path = text.removeprefix("file://")
-    for kind in (PurePosixPath, PureWindowsPath):
-        if kind(path).is_absolute():
-            return kind(path).name or "path"
-    return text
-
-
-def _public_url(url: str | None) -> str | None:
-    """Return a repository's URL without credentials; None when it is a path of this machine."""
-    if not url or placeless(url) != url:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme in {"http", "https"}:
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return url
-
-
-def _run_fact(run: Any, measurement: Measurement, seed: int, entry_point: str) -> RunFact:
-    tags = run.data.tags
-    packages = [[p.name, p.version] for p in resolved_packages(None)]
-    return RunFact(
-        run_id=run.info.run_id,
-        entry_point=tags.get("mlflow.project.entryPoint")
-        or tags.get("mlflow.source.name", entry_point).rsplit("/", 1)[-1],
-        git_commit=tags.get("mlflow.source.git.commit"),
-        git_url=_public_url(tags.get("mlflow.source.git.repoURL")),
-        started_at=measurement.started_at,
-        ended_at=measurement.ended_at or datetime.now(UTC),
-        parameters={name: placeless(value) for name, value in run.data.params.items()},
-        seed=seed,
-        environment_lock_sha256=digest_json(packages),
-    )
+def _source(run: Any, folder: Path | None) -> SourceState | None:
+    """Return the checkout of what runs: the project of ``mlflow run``, else the script's."""
+    here = Path.cwd()
+    if folder is None and PROJECT_TAG in run.data.tags and (here / MLPROJECT).is_file():
+        return read_source(here, is_project=True)
+    script = Path(sys.argv[0])
+    place = folder or (script.resolve().parent if script.is_file() else here)
+    return read_source(place, is_project=False)
 
 
 def _inputs(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -212,11 +190,15 @@ def log_release(
     license: str = DEFAULT_LICENSE,  # noqa: A002 - the field's own name
     predecessor: str | None = None,
     responsible: str = "release-team",
+    source: Path | None = None,
 ) -> LoggedRelease:
     """Compose a release from a trained model, sign it, and log it to the active MLflow run.
 
     Beside the release lie its signature and what the signer says of it: provenance of the run,
     the outcome of the CARE screening, and the STAC item (``*.intoto.json``).
+
+    Inside ``kfm rebuild`` the release is composed with the instants, run and energy of the record,
+    handed over unsigned, and the process ends: what a project does afterwards is not repeated.
 
     Args:
         model: Takes one float32 tensor [n, …], returns one; exportable to ONNX.
@@ -241,6 +223,8 @@ def log_release(
         license: SPDX expression.
         predecessor: Release version that this one revises.
         responsible: Organisation on whose behalf the software acts.
+        source: Folder of the code, whose commit is recorded; by default that of the MLflow
+            project, else of the script that runs.
 
     Returns:
         Where it was logged; ``mlflow.register_model(logged.model_uri, name)`` registers it.
@@ -259,14 +243,18 @@ def log_release(
             remedy="call it inside mlflow.start_run()",
         )
     rows = _inputs(inputs)
-    signer = load_private_key(Path(signing_key))
+    replay = load_replay(os.environ)
+    key_path = Path(signing_key)
+    trainer = replay.trainer if replay else load_private_key(key_path).public_key.key_id
     run = mlflow.tracking.MlflowClient().get_run(active.info.run_id)
     extent = wgs84_bbox(*bbox)
+    run_id = replay.run_id if replay else active.info.run_id
     given = tuple(datasets) or tuple(
-        Dataset(role, "inputs", f"run:{active.info.run_id}/inputs", digest_bytes(rows.tobytes()))
+        Dataset(role, "inputs", f"run:{run_id}/inputs", digest_bytes(rows.tobytes()))
         for role in ("training", "validation")
     )
     report = energy.finish()
+    state = _source(run, source)
     spec = ReleaseSpec(
         model=model,
         inputs=rows,
@@ -276,19 +264,19 @@ def log_release(
         task=task,
         bbox=extent,
         datasets=tuple(dataset.fact() for dataset in given),
-        run=_run_fact(run, energy, seed, "log_release"),
+        run=run_fact(run, state, (energy.started_at, energy.ended_at), seed, replay),
         agents=(
             AgentFact("organization", responsible, "organization"),
             AgentFact(
                 "trainer",
-                signer.public_key.key_id,
+                trainer,
                 "software",
                 on_behalf_of="organization",
                 signs=True,
             ),
         ),
-        energy=report,
-        released_at=datetime.now(UTC),
+        energy=replay.energy if replay else report,
+        released_at=replay.released_at if replay else datetime.now(UTC),
         hyperparameters={"seed": seed, **(hyperparameters or {})},
         metrics=metrics or {},
         care=care or {},
@@ -297,18 +285,26 @@ def log_release(
         cell_size_deg=cell_size_deg,
         config=config or {},
         predecessor=predecessor,
+        source=state,
     )
+    if replay:
+        hand_over(spec, replay, regions)
     provenance = provenance_of(spec)
     with tempfile.TemporaryDirectory(prefix="kfm-release-") as folder:
         bundle = bundle_at(Path(folder) / ARTIFACT_PATH)
         manifest = compose_release(spec, bundle.release_dir, regions=regions)
         bundle.evidence_dir.mkdir()
-        sign_release(bundle.release_dir, bundle.signature_path, Path(signing_key))
+        sign_release(
+            bundle.release_dir,
+            bundle.signature_path,
+            Path(signing_key),
+            digests=manifest.digests,
+        )
         write_attestations(
             bundle,
             Binding(name, version, manifest.release_id),
             provenance,
-            signer,
+            load_private_key(key_path),
             datetime.now(UTC),
         )
         mlflow.log_artifacts(str(bundle.release_dir), ARTIFACT_PATH)

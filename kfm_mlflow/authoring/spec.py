@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from kfm_mlflow.authoring.source import SourceState
     from kfm_mlflow.metadata.facts import AgentFact, Bbox, DatasetFact, RunFact
     from kfm_mlflow.monitor.energy import EnergyReport
 
@@ -54,6 +55,7 @@ class ReleaseSpec:
         cell_size_deg: Size of an output grid cell in degrees, if the output is a grid.
         dim_order: Names of the input's dimensions after the batch; empty takes the usual ones.
         config: Plain values from which the module can be built again.
+        source: The checkout that was run; None when nothing is known of it.
     """
 
     model: torch.nn.Module
@@ -77,6 +79,7 @@ class ReleaseSpec:
     dim_order: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     predecessor: str | None = None
+    source: SourceState | None = None
 
     def __post_init__(self) -> None:
         """Refuse at once what composing would refuse after its slow steps.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfm_mlflow.authoring.export import INPUT_NAME, OUTPUT_NAME
-from kfm_mlflow.canonical import load_json, write_bytes, write_json
+from kfm_mlflow.canonical import canonical_bytes, load_json, write_bytes, write_json
 from kfm_mlflow.errors import EvidenceError, StorageError
+from kfm_mlflow.policy.drift import DriftPlan
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, EVIDENCE_SUFFIX
 from kfm_mlflow.release.manifest import build_manifest
 from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
@@ -30,9 +31,28 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kfm_mlflow.monitor.drift import DriftSummary
+
     Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 VALID_DAYS = 90.0
+
+
+@dataclass(frozen=True)
+class CurrentInputs:
+    """Inputs that a release would be asked about now.
+
+    Attributes:
+        rows: float32 [n, …], as the model takes them.
+        blocks: Block number of each row, int64 [n]; None when rows were drawn independently.
+        plan: How to check; the policy must name the same plan.
+        has_report: Whether Evidently makes the p-values and writes its report.
+    """
+
+    rows: NDArray[np.float32]
+    blocks: NDArray[np.int64] | None = None
+    plan: DriftPlan = field(default_factory=DriftPlan)
+    has_report: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,8 @@ def measure(
     data: dict[str, str],
     validator: str,
     now: datetime,
+    care: dict[str, Any] | None = None,
+    drift: DriftSummary | None = None,
 ) -> dict[str, Any]:
     """Measure a release and return ``deployment_validation.json``.
 
@@ -90,6 +112,9 @@ def measure(
         data: What was measured on, with its ``digest``.
         validator: Who measures.
         now: When (aware UTC).
+        care: What :mod:`kfm_mlflow.care.screen_measured` measured: ``regions_digest`` with
+            ``invariance``, ``training_rows`` or both; None when nothing was.
+        drift: What a drift check of current inputs found; None when none was made.
     """
     predict = load_predict(release_dir)
     first, second = (hashlib.sha256(predict(inputs).tobytes()).hexdigest() for _ in range(2))
@@ -102,7 +127,28 @@ def measure(
         "validator": validator,
         "data": data,
         "at": now.isoformat().replace("+00:00", "Z"),
+        **({} if care is None else {"care": care}),
+        **({} if drift is None else {"drift": drift.to_dict()}),
     }
+
+
+def _check_drift(
+    release_dir: Path, current: CurrentInputs, now: datetime
+) -> tuple[DriftSummary, dict[str, bytes]]:
+    """Check current inputs for drift; return the summary, and the files to log of it."""
+    from kfm_mlflow.monitor.drift import check_drift
+    from kfm_mlflow.monitor.drift_baseline import load_baseline
+    from kfm_mlflow.monitor.drift_report import check_with_evidently
+    from kfm_mlflow.monitor.drift_sample import sample_of_inputs
+
+    baseline, sample = load_baseline(release_dir), sample_of_inputs(current.rows, current.blocks)
+    html = None
+    if current.has_report:
+        summary, html = check_with_evidently(baseline, sample, current.plan, now)
+    else:
+        summary = check_drift(baseline, sample, current.plan, now)
+    files = {"drift_summary.json": canonical_bytes(summary.to_dict())}
+    return summary, files if html is None else {**files, "drift_report.html": html}
 
 
 def log_validation(
@@ -114,6 +160,8 @@ def log_validation(
     validator_key: Path,
     artifact_path: str = "release",
     valid_days: float = VALID_DAYS,
+    care: Callable[[Predict], dict[str, Any]] | None = None,
+    current: CurrentInputs | None = None,
 ) -> LoggedValidation:
     """Validate the release of a run and log the signed result beside it.
 
@@ -125,6 +173,9 @@ def log_validation(
         validator_key: The validator's private key; not the signer's.
         artifact_path: Where the release lies in the run.
         valid_days: How long the attestation holds.
+        care: Takes the inference, returns the CARE evidence (see :func:`measure`).
+        current: Inputs to check for drift from the release's baseline; what is found is signed
+            with the rest, and logged under ``drift/``. None checks nothing.
 
     Returns:
         What was measured.
@@ -149,6 +200,7 @@ def log_validation(
             ) from exc
         release_dir = Path(path)
         metadata = load_json(release_dir / "model_metadata.json")
+        drift, files = (None, {}) if current is None else _check_drift(release_dir, current, now)
         document = measure(
             release_dir,
             evaluate=evaluate,
@@ -156,6 +208,8 @@ def log_validation(
             data=data,
             validator=signer.public_key.key_id,
             now=now,
+            care=None if care is None else care(load_predict(release_dir)),
+            drift=drift,
         )
         try:
             binding = Binding(
@@ -171,7 +225,11 @@ def log_validation(
         name = f"validation-{signer.public_key.key_id[:12]}{ENVELOPE_SUFFIX}"
         write_bytes(evidence / name, sign_statement(statement, signer))
         target = artifact_path + EVIDENCE_SUFFIX
-        mlflow.tracking.MlflowClient().log_artifacts(run_id, str(evidence), target)
+        client = mlflow.tracking.MlflowClient()
+        client.log_artifacts(run_id, str(evidence), target)
+        for file_name, content in files.items():
+            write_bytes(Path(folder) / "drift" / file_name, content)
+            client.log_artifact(run_id, str(Path(folder) / "drift" / file_name), "drift")
     values = {k: float(v) for k, v in document["metrics"].items()}
     return LoggedValidation(
         document["release_id"], values, document["determinism"]["identical"], f"{target}/{name}"

@@ -10,10 +10,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 
 from kfm_mlflow.canonical import parse_json
-from kfm_mlflow.care.modes import DEFAULT_CEILING, MAX_H3_RESOLUTION
+from kfm_mlflow.care.authority import parse_authority
+from kfm_mlflow.care.labels import Label, parse_label
+from kfm_mlflow.care.modes import MAX_H3_RESOLUTION
 from kfm_mlflow.care.regions import (
     CONSENT_STATUSES,
     Consent,
@@ -22,9 +25,17 @@ from kfm_mlflow.care.regions import (
     build_region_set,
     parse_expiry,
 )
+from kfm_mlflow.care.rules import (
+    EMBARGO_DAYS,
+    SENSITIVITY_CEILINGS,
+    Seasonality,
+    static_ceiling,
+    static_k_min,
+)
+from kfm_mlflow.care.shapes import parse_area
 from kfm_mlflow.errors import DataError, EvidenceError
 
-_KNOWN = (
+PROPERTIES = (
     "id",
     "name",
     "authority",
@@ -33,9 +44,17 @@ _KNOWN = (
     "k_min",
     "labels",
     "restricted_names",
+    "sensitivity",
+    "sensitivity_score",
+    "seasonality",
+    "embargo",
 )
+"""What a feature's properties may say to us."""
 _CONSENT_FIELDS = ("status", "scope", "expires")
-_POSITION_SIZE = 2
+_SEASON_FIELDS = ("starts", "ends", "h3_max_resolution")
+_EMBARGO_FIELDS = ("until", "since")
+_MAX_SCORE = 100
+_LEAP_YEAR = 2024
 
 
 def parse_regions(data: bytes, *, where: str) -> RegionSet:
@@ -79,25 +98,35 @@ def _region(feature: Any, *, where: str) -> Region:
     properties = feature.get("properties")
     if not isinstance(properties, dict):
         raise DataError("lacks properties", where=where, remedy="give at least a name")
-    _refuse_misspelt(properties, _KNOWN, where=where)
+    _refuse_misspelt(properties, PROPERTIES, where=where)
     name = _text(properties, "name", where=where)
     given_id = _text(properties, "id", where=where)
     region_id = given_id or _slug(name or "")
     if not region_id:
         raise DataError("has neither id nor name", where=where, remedy="give it an id")
-    geometry = _geometry(feature.get("geometry"), where=f"{where}: geometry")
+    geometry = parse_area(feature.get("geometry"), where=f"{where}: geometry")
+    sensitivity = _sensitivity(properties, where=where)
+    score = _score(properties, where=where)
+    stated = _integer(properties, "h3_max_resolution", (0, MAX_H3_RESOLUTION), where=where)
+    k_min = _integer(properties, "k_min", (1, 10**9), where=where)
+    labels = _labels(properties.get("labels"), where=f"{where}: labels")
+    authority = parse_authority(properties.get("authority"), where=f"{where}: authority")
     return Region(
         id=region_id,
         name=name or region_id,
-        authority=_text(properties, "authority", where=where),
+        authority=authority.name,
         consent=_consent(properties.get("consent"), where=f"{where}: consent"),
-        ceiling=_integer(
-            properties, "h3_max_resolution", DEFAULT_CEILING, (0, MAX_H3_RESOLUTION), where=where
-        ),
-        k_min=_integer(properties, "k_min", 1, (1, 10**9), where=where),
-        labels=_texts(properties, "labels", where=where),
+        ceiling=static_ceiling(stated, sensitivity, score),
+        k_min=static_k_min(k_min or 1, sensitivity, score),
+        labels=tuple(label.name for label in labels),
         restricted_names=_texts(properties, "restricted_names", where=where),
         geometry=geometry,
+        label_records=labels,
+        sensitivity=sensitivity,
+        seasonality=_seasonality(properties.get("seasonality"), where=f"{where}: seasonality"),
+        embargo_until=_embargo(properties.get("embargo"), where=f"{where}: embargo"),
+        authority_contact=authority.contact,
+        authority_keys=authority.keys,
     )
 
 
@@ -135,15 +164,80 @@ def _texts(fields: dict[str, Any], name: str, *, where: str) -> tuple[str, ...]:
 
 
 def _integer(
-    fields: dict[str, Any], name: str, default: int, bounds: tuple[int, int], *, where: str
-) -> int:
+    fields: dict[str, Any], name: str, bounds: tuple[int, int], *, where: str
+) -> int | None:
     value = fields.get(name)
     if value is None:
-        return default
+        return None
     low, high = bounds
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise DataError(f"is not a whole number from {low} to {high}", where=f"{where}: {name}")
     return value
+
+
+def _sensitivity(fields: dict[str, Any], *, where: str) -> str | None:
+    value = fields.get("sensitivity")
+    if value is not None and value not in tuple(SENSITIVITY_CEILINGS):
+        raise DataError(
+            "is no known class",
+            where=f"{where}: sensitivity",
+            remedy=f"use one of {', '.join(SENSITIVITY_CEILINGS)}",
+        )
+    return value  # type: ignore[no-any-return]  # one of the keys, or None
+
+
+def _score(fields: dict[str, Any], *, where: str) -> float | None:
+    value = fields.get("sensitivity_score")
+    if value is None:
+        return None
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 <= value <= _MAX_SCORE
+    ):
+        raise DataError("is not a number from 0 to 100", where=f"{where}: sensitivity_score")
+    return float(value)
+
+
+def _labels(value: Any, *, where: str) -> tuple[Label, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(v, str | dict) for v in value):
+        raise DataError("is not a list of texts or objects", where=where)
+    return tuple(parse_label(label, where=f"{where}.{row}") for row, label in enumerate(value))
+
+
+def _seasonality(value: Any, *, where: str) -> Seasonality | None:
+    if value is None:
+        return None
+    remedy = 'write {"starts": "MM-DD", "ends": "MM-DD"}'
+    if not isinstance(value, dict):
+        raise DataError("is not an object", where=where, remedy=remedy)
+    _refuse_misspelt(value, _SEASON_FIELDS, where=where)
+    days = []
+    for name in ("starts", "ends"):
+        try:
+            day = datetime.fromisoformat(f"{_LEAP_YEAR}-{value.get(name)}").date()
+        except ValueError as exc:
+            raise DataError("is not a day", where=f"{where}.{name}", remedy=remedy) from exc
+        days.append((day.month, day.day))
+    ceiling = _integer(value, "h3_max_resolution", (0, MAX_H3_RESOLUTION), where=where)
+    return Seasonality(days[0], days[1], ceiling)
+
+
+def _embargo(value: Any, *, where: str) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or (value.get("until") is None) == (value.get("since") is None):
+        raise DataError(
+            "gives neither its end nor its beginning, or both",
+            where=where,
+            remedy='write {"until": "YYYY-MM-DD"} or {"since": "YYYY-MM-DD"}',
+        )
+    _refuse_misspelt(value, _EMBARGO_FIELDS, where=where)
+    if value.get("until") is not None:
+        return parse_expiry(value["until"], where=f"{where}.until")
+    return parse_expiry(value["since"], where=f"{where}.since") + timedelta(days=EMBARGO_DAYS)
 
 
 def _consent(value: Any, *, where: str) -> Consent:
@@ -165,70 +259,3 @@ def _consent(value: Any, *, where: str) -> Consent:
         scope=_text(value, "scope", where=where),
         expires_at=None if expires is None else parse_expiry(expires, where=f"{where}.expires"),
     )
-
-
-_AREAS = ("Polygon", "MultiPolygon")  # no set: what is asked for may be a list
-
-
-def _geometry(value: Any, *, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.get("type") not in _AREAS:
-        raise DataError(
-            "is not a Polygon or MultiPolygon", where=where, remedy="draw the region as an area"
-        )
-    kind, coordinates = value["type"], value.get("coordinates")
-    polygons = [coordinates] if kind == "Polygon" else coordinates
-    if not isinstance(polygons, list) or not polygons:
-        raise DataError("is empty", where=where, remedy="draw the region or remove the feature")
-    plain = [_polygon(polygon, where=where) for polygon in polygons]
-    geometry = {"type": kind, "coordinates": plain[0] if kind == "Polygon" else plain}
-    _check_shape(geometry, where=where)
-    return geometry
-
-
-def _polygon(rings: Any, *, where: str) -> list[list[list[float]]]:
-    if not isinstance(rings, list) or not rings:
-        raise DataError("is empty", where=where, remedy="draw the region or remove the feature")
-    return [_ring(ring, where=where) for ring in rings]
-
-
-def _ring(ring: Any, *, where: str) -> list[list[float]]:
-    closed = 4
-    if not isinstance(ring, list) or len(ring) < closed:
-        raise DataError("has a ring of fewer than four positions", where=where)
-    positions = []
-    for item in ring:
-        if not isinstance(item, list) or len(item) < _POSITION_SIZE or not all(map(_number, item)):
-            raise DataError("has a position that is not two numbers", where=where)
-        positions.append([float(item[0]), float(item[1])])
-    if any(abs(lat) > 90.0 for _, lat in positions):  # noqa: PLR2004 - the poles
-        raise DataError(
-            "has latitudes beyond the poles", where=where, remedy="write longitude before latitude"
-        )
-    if any(abs(lon) > 180.0 for lon, _ in positions):  # noqa: PLR2004 - the antimeridian
-        raise DataError(
-            "has longitudes beyond 180", where=where, remedy="use longitudes from -180 to 180"
-        )
-    if positions[0] != positions[-1]:
-        raise DataError(
-            "has an open ring", where=where, remedy="repeat the first position at the end"
-        )
-    return positions
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_shape(geometry: dict[str, Any], *, where: str) -> None:
-    from shapely.geometry import shape
-    from shapely.validation import explain_validity
-
-    area = shape(geometry)
-    if not area.is_valid:
-        # Shapely appends the place in brackets, which may be one that must not be shown.
-        reason = explain_validity(area).split("[")[0].strip().lower() or "invalid"
-        raise DataError(
-            f"is not a valid area ({reason})", where=where, remedy="repair it, e.g. with buffer(0)"
-        )
-    if area.is_empty or area.area == 0.0:
-        raise DataError("has no area", where=where, remedy="draw the region or remove the feature")

@@ -4,8 +4,7 @@ Invariants:
 
 1. A resolution is a ceiling. A region that names none gets
    :data:`~kfm_mlflow.care.modes.DEFAULT_CEILING`; consent that nobody stated is ``unknown``.
-2. A cell touches a region when any part of it may: the cover takes every overlapping cell and one
-   ring around, so border cells are inside. Coarser cells are tested by their descendants.
+2. A cell touches a region when any part of it may; see :mod:`kfm_mlflow.care.coverage`.
 3. A region is never quietly dropped or weakened: a file that is wrong in one place is refused
    whole, with file, feature, field and remedy. Errors never quote restricted names or coordinates.
 
@@ -24,16 +23,23 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import digest_bytes
-from kfm_mlflow.care.modes import DEFAULT_CEILING
+from kfm_mlflow.care.cells import format_cells
+from kfm_mlflow.care.coverage import Coverage, build_coverage, cover_cells
+from kfm_mlflow.care.modes import find_mode
+from kfm_mlflow.care.rules import Rule, rule_of
 from kfm_mlflow.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from kfm_mlflow.care.cells import Cells
+    from kfm_mlflow.care.labels import Label
+    from kfm_mlflow.care.rules import Seasonality
+
 CONSENT_STATUSES = ("granted", "pending", "unknown", "denied", "withdrawn")
-_MAX_COVER_CELLS = 100_000
-_MAX_COVER_RESOLUTION = 9
+PUBLIC_SCOPE = "public-generalized"
+_REMEMBERED_COVERAGES = 32
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,18 @@ class Region:
         name: For people who may see the file.
         authority: Who decides; None when the file does not say.
         consent: What was agreed to.
-        ceiling: Finest H3 resolution that may be published.
+        ceiling: Finest H3 resolution that may be published, the strictest of what the file says;
+            what time adds to it is in :meth:`rule_at`.
         k_min: Smallest number of records that one published cell may stand for.
         labels: Local Contexts labels, verbatim; a release has to carry them.
         restricted_names: Names that may not be published; never quoted anywhere.
         geometry: GeoJSON Polygon or MultiPolygon, WGS 84, longitude before latitude.
+        label_records: The same labels with their types.
+        sensitivity: A class of :data:`~kfm_mlflow.care.rules.SENSITIVITY_CEILINGS`.
+        seasonality: When in the year more is closed.
+        embargo_until: Nothing is published before (aware).
+        authority_contact: How to reach the authority; for people who may see the file.
+        authority_keys: PEM texts of the public keys whose signatures are the authority's.
     """
 
     id: str
@@ -76,6 +89,12 @@ class Region:
     labels: tuple[str, ...]
     restricted_names: tuple[str, ...] = field(repr=False)
     geometry: Any = field(repr=False)
+    label_records: tuple[Label, ...] = ()
+    sensitivity: str | None = None
+    seasonality: Seasonality | None = None
+    embargo_until: datetime | None = None
+    authority_contact: str | None = field(repr=False, default=None)
+    authority_keys: tuple[str, ...] = field(repr=False, default=())
 
     @cached_property
     def shape(self) -> Any:
@@ -85,33 +104,18 @@ class Region:
         return shape(self.geometry)
 
     @cached_property
-    def cells(self) -> frozenset[str]:
-        """Every H3 cell that may touch the region, with one ring around, compacted."""
-        import h3  # type: ignore[import-untyped]  # it ships no stubs
-
-        resolution = self._cover_resolution
-        cover = set(
-            h3.h3shape_to_cells_experimental(
-                h3.geo_to_h3shape(self.geometry), resolution, "overlap"
-            )
-        )
-        ring = {near for cell in cover for near in h3.grid_disk(cell, 1)}
-        return frozenset(h3.compact_cells(ring))
+    def cover(self) -> Cells:
+        """Every H3 cell that may touch the region, with one ring around, compacted and sorted."""
+        return cover_cells(self.shape, self.ceiling)
 
     @cached_property
-    def _cover_resolution(self) -> int:
-        """The finest resolution, up to one finer than the ceiling, that keeps the cover small."""
-        import h3
-
-        resolution = min(_MAX_COVER_RESOLUTION, max(self.ceiling, DEFAULT_CEILING) + 1)
-        area_km2 = self.shape.area * 111.32**2  # planar, so an upper bound away from the equator
-        while resolution and area_km2 / h3.average_hexagon_area(resolution) > _MAX_COVER_CELLS:
-            resolution -= 1
-        return resolution
+    def cells(self) -> frozenset[str]:
+        """The cover as text."""
+        return frozenset(format_cells(self.cover))
 
     @cached_property
     def _ancestors(self) -> frozenset[str]:
-        import h3
+        import h3  # type: ignore[import-untyped]  # it ships no stubs
 
         return frozenset(
             h3.cell_to_parent(cell, coarser)
@@ -134,6 +138,15 @@ class Region:
         own = h3.get_resolution(cell)
         return any(h3.cell_to_parent(cell, r) in self.cells for r in range(own + 1))
 
+    def rule_at(self, now: datetime, scope: str = PUBLIC_SCOPE) -> Rule:
+        """Return what holds here at an instant.
+
+        Args:
+            now: The instant (aware).
+            scope: The ``care.scope`` under which something is to be published.
+        """
+        return rule_of(self, now, scope)
+
 
 @dataclass(frozen=True)
 class RegionSet:
@@ -149,6 +162,45 @@ class RegionSet:
     digest: str
     source: str
     _key: bytes = field(repr=False, default=b"", compare=False)
+    _coverages: dict[tuple[Any, ...], Coverage] = field(
+        repr=False, compare=False, default_factory=dict
+    )
+
+    def coverage(
+        self,
+        now: datetime,
+        *,
+        mode: str = "h3-generalized",
+        scope: str = PUBLIC_SCOPE,
+        k_min: int = 1,
+    ) -> Coverage:
+        """Return the rules of all regions at an instant, to generalise by.
+
+        It is built once for the rules that hold, and again when time changes one.
+
+        Args:
+            now: The instant (aware).
+            mode: Masking mode; see :data:`~kfm_mlflow.care.modes.MODES`.
+            scope: The ``care.scope`` under which something is to be published.
+            k_min: Smallest number of records of any published cell, outside regions too.
+
+        Raises:
+            InputError: The mode is unknown, ``now`` has no time zone, or ``k_min`` is below 1.
+        """
+        if now.tzinfo is None:
+            raise InputError(
+                "instant has no time zone", where="now", remedy="use datetime.now(UTC)"
+            )
+        if k_min < 1:
+            raise InputError("is below 1", where="k_min")
+        promised = find_mode(mode)
+        rules = tuple(region.rule_at(now, scope) for region in self.regions)
+        key = (rules, promised, k_min)
+        if key not in self._coverages:
+            if len(self._coverages) >= _REMEMBERED_COVERAGES:
+                self._coverages.clear()
+            self._coverages[key] = build_coverage(self.regions, rules, promised, k_min)
+        return self._coverages[key]
 
     def touching(self, cell: str) -> tuple[Region, ...]:
         """Return the regions that an H3 cell may touch."""
@@ -173,6 +225,13 @@ class RegionSet:
         extent = MultiPolygon([box(low, south, high, north) for low, high in spans])
         margin_deg = 0.02  # a little over one H3 r8 cell, like the ring around the cover
         return tuple(r for r in self.regions if r.shape.distance(extent) <= margin_deg)
+
+    def shown(self, text: str) -> str:
+        """Return a text for people, or a keyed hash when it holds a restricted name."""
+        from kfm_mlflow.care.passages import find_names
+
+        names = [name for region in self.regions for name in region.restricted_names]
+        return f"#{self.keyed_hash(text)}" if find_names(text, names) else text
 
     def keyed_hash(self, text: str) -> str:
         """Return 16 hex digits that stand for a restricted name.
@@ -223,8 +282,9 @@ def load_regions(path: Path | None, *, digest: str | None = None) -> RegionSet:
     Args:
         path: GeoJSON FeatureCollection of Polygons and MultiPolygons. Properties: ``id``,
             ``name``, ``authority``, ``consent`` {``status``, ``scope``, ``expires``},
-            ``h3_max_resolution``, ``k_min``, ``labels``, ``restricted_names``; all optional but
-            one of ``id`` and ``name``. None takes the packaged, illustrative extents.
+            ``h3_max_resolution``, ``k_min``, ``labels``, ``restricted_names``, ``sensitivity``,
+            ``sensitivity_score``, ``seasonality``, ``embargo``; all optional but one of ``id``
+            and ``name``. None takes the packaged, illustrative extents.
         digest: Of the bytes that the file must still have; None takes any.
 
     Raises:

@@ -3,389 +3,119 @@
 A screening never approves. ``no-known-conflict`` says that these checks found nothing with these
 regions; approval is a signature of the authority. Where something cannot be known, the check says
 ``needs-authority``. Findings name files, regions by id, and precisions; never a restricted name
-(a keyed hash stands for it) nor a place.
+(a keyed hash stands for it) nor a place. What each check asks is in ``docs/care-screening.md``.
 
-What each check asks:
-
-======================  ==========================================================================
-``care-block``          masking, scope and notes are there and well formed (C-F01)
-``masking``             the mode is known and no finer than any region that is touched
-``declared-resolution`` ``h3_max_resolution`` holds the ceilings and agrees with the mode
-``output-grid``         the published grid is no finer than the regions that it overlaps
-``consent``             nothing that depends on consent goes without it, refused or expired (C-F05)
-``labels``              labels of the regions are carried on
-``restricted-names``    no text holds one, also misspelt
-``coordinates``         no text fixes a place in a region more closely than its ceiling
-======================  ==========================================================================
+All but ``consent``, ``standing`` and ``training-consent`` follow from the release, the regions and
+the policy alone: :func:`screen_frozen` makes them, and may be remembered for frozen content.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.care.modes import MAX_H3_RESOLUTION, is_known_mode, mode_resolution
-from kfm_mlflow.care.passages import KM_PER_DEGREE, find_names, find_places
+from kfm_mlflow.care import screen_block, screen_measured, screen_tables, screen_text
+from kfm_mlflow.care.lineage import lineage
+from kfm_mlflow.care.screen_block import GENERALISED_SCOPE, PUBLIC_SCOPES
+from kfm_mlflow.care.screen_published import published_tables
+from kfm_mlflow.care.screen_subject import OutputGrid, Subject, cell_side_km
+from kfm_mlflow.care.screen_terms import licence_scope
+from kfm_mlflow.care.screening import (
+    MEASURED,
+    CareFinding,
+    Check,
+    Screening,
+    Status,
+    build_check,
+    worst_status,
+)
 from kfm_mlflow.errors import InputError
+from kfm_mlflow.policy.models import CarePolicy
 
 if TYPE_CHECKING:
-    from kfm_mlflow.care.regions import Region, RegionSet
+    from datetime import datetime
 
-PUBLIC_SCOPES = ("public-generalized", "public-stream")
-GENERALISED_SCOPE = "public-generalized"
+    from kfm_mlflow.care.regions import RegionSet
+
+__all__ = [
+    "GENERALISED_SCOPE",
+    "PUBLIC_SCOPES",
+    "CareFinding",
+    "Check",
+    "OutputGrid",
+    "Screening",
+    "Status",
+    "Subject",
+    "assemble",
+    "build_subject",
+    "cell_side_km",
+    "screen_frozen",
+    "screen_measurements",
+    "screen_now",
+    "screen_release",
+]
+
 _BLOCK = "care block"
-
-
-class Status(StrEnum):
-    """What a check concludes, from best to worst."""
-
-    NO_KNOWN_CONFLICT = "no-known-conflict"
-    STALE = "stale"
-    NEEDS_AUTHORITY = "needs-authority"
-    CONFLICT = "conflict"
-
-
-_ORDER = tuple(Status)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check.
-
-    Attributes:
-        id: Name of the check.
-        status: Worst of its findings.
-        findings: What is wrong, without names and places; empty when nothing is.
-        remedy: What to do; empty when nothing is wrong.
-    """
-
-    id: str
-    status: Status
-    findings: tuple[str, ...] = ()
-    remedy: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "id": self.id,
-            "status": str(self.status),
-            "findings": list(self.findings),
-            "remedy": self.remedy,
-        }
-
-
-@dataclass(frozen=True)
-class Screening:
-    """What all checks say together.
-
-    Attributes:
-        status: The worst of the checks.
-        checks: Always all of them, in one order.
-        regions_digest: Regions file that was screened against.
-        care: The block that was screened.
-    """
-
-    status: Status
-    checks: tuple[Check, ...]
-    regions_digest: str
-    care: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self, care: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the JSON form of ``care.json``.
-
-        Args:
-            care: The block to show; None takes the one that was screened.
-        """
-        return {
-            "schema_version": "1",
-            "care": dict(self.care if care is None else care),
-            "screening": {
-                "status": str(self.status),
-                "checks": [check.to_dict() for check in self.checks],
-                "regions_digest": self.regions_digest,
-            },
-        }
-
-
-@dataclass(frozen=True)
-class OutputGrid:
-    """The grid on which a model's outputs are published.
-
-    Attributes:
-        bbox: West, south, east, north in degrees.
-        cell_size_deg: Step in longitude and latitude; None for an H3 grid.
-        h3_resolution: Resolution of an H3 grid; None for a latitude-longitude grid.
-    """
-
-    bbox: tuple[float, float, float, float]
-    cell_size_deg: tuple[float, float] | None = None
-    h3_resolution: int | None = None
-
-    @classmethod
-    def from_mapping(cls, value: Any) -> OutputGrid | None:
-        """Read ``{"bbox": […], "cell_size_deg": d | [dlon, dlat]}`` or ``{…, "h3_resolution": r}``.
-
-        Returns:
-            None when it is missing or malformed; a screening takes that for unknown.
-        """
-        if not isinstance(value, Mapping):
-            return None
-        bbox = _numbers(value.get("bbox"), 4)
-        size, resolution = value.get("cell_size_deg"), value.get("h3_resolution")
-        if bbox is None or not _is_extent(bbox) or (size is None) == (resolution is None):
-            return None
-        west, south, east, north = bbox
-        extent = (west, south, east, north)
-        if resolution is not None:
-            return cls(extent, h3_resolution=resolution) if _is_resolution(resolution) else None
-        sides = _numbers([size, size] if isinstance(size, int | float) else size, 2)
-        if sides is None or min(sides) <= 0:
-            return None
-        return cls(extent, cell_size_deg=(sides[0], sides[1]))
-
-    @property
-    def finest_km(self) -> float:
-        """Shorter side of the smallest cell, in km; for H3, the side of a square of equal area."""
-        if self.h3_resolution is not None:
-            return cell_side_km(self.h3_resolution)
-        lon_deg, lat_deg = self.cell_size_deg or (0.0, 0.0)
-        furthest = max(abs(self.bbox[1]), abs(self.bbox[3]))
-        return min(lat_deg, lon_deg * math.cos(math.radians(furthest))) * KM_PER_DEGREE
-
-
-def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != count:
-        return None
-    if any(
-        isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in value
-    ):
-        return None
-    return tuple(float(v) for v in value)
-
-
-def _is_extent(bbox: tuple[float, ...]) -> bool:
-    west, south, east, north = bbox
-    return abs(west) <= 180 and abs(east) <= 180 and -90 <= south <= north <= 90  # noqa: PLR2004 - the Earth
-
-
-def _is_resolution(value: Any) -> bool:
-    return (
-        isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_H3_RESOLUTION
-    )
-
-
-def cell_side_km(resolution: int) -> float:
-    """Return the side of a square with the average area of an H3 cell, in km (r7: 2.27)."""
-    import h3  # type: ignore[import-untyped]  # it ships no stubs
-
-    return math.sqrt(h3.average_hexagon_area(resolution, unit="km^2"))
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """All that checks ask about."""
-
-    care: Mapping[str, Any]
-    outputs: OutputGrid | None
-    texts: Mapping[str, str]
-    regions: RegionSet
-    touched: tuple[Region, ...]
-    now: datetime
-
-    def call(self, region: Region) -> str:
-        """Return what findings call a region: its id, unless that would give a name away."""
-        return f"region {self.shown(region.id)}"
-
-    def shown(self, text: str) -> str:
-        """Return a text, or a keyed hash when it holds a restricted name."""
-        names = [name for region in self.regions.regions for name in region.restricted_names]
-        return f"#{self.regions.keyed_hash(text)}" if find_names(text, names) else text
-
-
-Problems = list[tuple[Status, str]]
-
-
-def _care_block(subject: _Subject) -> Problems:
-    care, found = subject.care, Problems()
-    if not care:
-        return [(Status.CONFLICT, "C-F01: CARE block missing")]
-    for name in ("masking", "scope"):
-        if not isinstance(care.get(name), str) or not care[name].strip():
-            found.append((Status.CONFLICT, f"C-F01: {name} missing"))
-    notes = care.get("notes")
-    if (
-        not isinstance(notes, list)
-        or not notes
-        or not all(isinstance(n, str) and n.strip() for n in notes)
-    ):
-        found.append((Status.CONFLICT, "C-F01: notes missing"))
-    scope = care.get("scope")
-    if isinstance(scope, str) and scope.strip() and scope not in PUBLIC_SCOPES:
-        found.append((Status.NEEDS_AUTHORITY, "scope is none that the standards name"))
-    return found
-
-
-def _masking(subject: _Subject) -> Problems:
-    mode = subject.care.get("masking")
-    if not isinstance(mode, str) or not is_known_mode(mode):
-        return [(Status.NEEDS_AUTHORITY, "masking mode is unknown, so taken for none")]
-    resolution = mode_resolution(mode)
-    return [
-        (
-            Status.CONFLICT,
-            f"{subject.call(region)}: mode masks {_finer(resolution)}, ceiling r{region.ceiling}",
-        )
-        for region in subject.touched
-        if resolution is None or resolution > region.ceiling
-    ]
-
-
-def _finer(resolution: int | None) -> str:
-    return "nothing" if resolution is None else f"to r{resolution}"
-
-
-def _declared_resolution(subject: _Subject) -> Problems:
-    declared = subject.care.get("h3_max_resolution")
-    if declared is None:
-        return []
-    if not _is_resolution(declared):
-        return [(Status.CONFLICT, "h3_max_resolution is not a whole number from 0 to 15")]
-    found: Problems = [
-        (
-            Status.CONFLICT,
-            f"{subject.call(region)}: declares r{declared}, ceiling r{region.ceiling}",
-        )
-        for region in subject.touched
-        if declared > region.ceiling
-    ]
-    mode = subject.care.get("masking")
-    promised = mode_resolution(mode) if isinstance(mode, str) else None
-    if promised is not None and declared > promised:
-        found.append(
-            (Status.CONFLICT, f"declares r{declared}, its masking mode promises r{promised}")
-        )
-    return found
-
-
-def _output_grid(subject: _Subject) -> Problems:
-    grid = subject.outputs
-    if grid is None:
-        return [
-            (
-                Status.NEEDS_AUTHORITY,
-                "published grid is unknown, so taken for finer than any ceiling",
-            )
-        ]
-    finest_km = grid.finest_km
-    found = Problems()
-    for region in subject.touched:
-        least_km = cell_side_km(region.ceiling)
-        if finest_km < least_km:
-            limit = f"ceiling r{region.ceiling} allows none under {least_km:.2f} km"
-            cells = f"published cells of {finest_km:.2f} km"
-            found.append((Status.CONFLICT, f"{subject.call(region)}: {cells}, {limit}"))
-    return found
-
-
-def _consent(subject: _Subject) -> Problems:
-    """Ask for consent where it matters.
-
-    What keeps to the ceiling and the generalised scope needs none, so ``unknown`` is then no
-    finding. A refusal or withdrawal always holds.
-    """
-    found = Problems()
-    scope = subject.care.get("scope")
-    for region in subject.touched:
-        consent, name = region.consent, subject.call(region)
-        if consent.status in {"denied", "withdrawn"}:
-            found.append((Status.CONFLICT, f"C-F05: {name}: consent {consent.status}"))
-        elif consent.status == "granted":
-            if consent.expires_at is not None and consent.expires_at <= subject.now:
-                found.append((Status.STALE, f"{name}: consent expired"))
-            if consent.scope is not None and consent.scope != scope:
-                found.append((Status.NEEDS_AUTHORITY, f"{name}: consent covers another scope"))
-        elif scope != GENERALISED_SCOPE:
-            found.append(
-                (Status.NEEDS_AUTHORITY, f"{name}: consent {consent.status} for this scope")
-            )
-    return found
-
-
-def _labels(subject: _Subject) -> Problems:
-    carried = subject.care.get("labels")
-    carried = carried if isinstance(carried, list) else []
-    return [
-        (
-            Status.CONFLICT,
-            f"{subject.call(region)}: label {subject.shown(label)!r} is not carried on",
-        )
-        for region in subject.touched
-        for label in region.labels
-        if label not in carried
-    ]
-
-
-def _restricted_names(subject: _Subject) -> Problems:
-    names = list(
-        dict.fromkeys(name for r in subject.regions.regions for name in r.restricted_names)
-    )
-    if not names:
-        return []
-    found = Problems()
-    for path, text in sorted(subject.texts.items()):
-        for name in find_names(f"{path}\n{text}", names):
-            hidden = subject.regions.keyed_hash(name)
-            found.append(
-                (Status.CONFLICT, f"{subject.shown(path)}: holds restricted name #{hidden}")
-            )
-    return found
-
-
-def _coordinates(subject: _Subject) -> Problems:
-    from shapely.geometry import Point
-
-    # Every region counts: a text may speak of places that the outputs do not cover.
-    bounds = [(region, region.shape.bounds) for region in subject.regions.regions]
-    found: dict[tuple[str, str], None] = {}
-    for path, text in sorted(subject.texts.items()):
-        for place in find_places(text):
-            for region, (west, south, east, north) in bounds:
-                inside = west <= place.lon_deg <= east and south <= place.lat_deg <= north
-                if not inside or place.precision_km >= cell_side_km(region.ceiling):
-                    continue
-                if region.shape.covers(Point(place.lon_deg, place.lat_deg)):
-                    found[subject.shown(path), subject.call(region)] = None
-    return [
-        (Status.CONFLICT, f"{path}: coordinates in {region} finer than its ceiling")
-        for path, region in found
-    ]
-
-
-_CHECKS = (
-    ("care-block", _care_block, "give care.masking, care.scope and care.notes"),
-    ("masking", _masking, "use a known masking mode that is no finer than the regions"),
-    ("declared-resolution", _declared_resolution, "lower h3_max_resolution to the ceiling"),
-    ("output-grid", _output_grid, "give care.output_grid; publish coarser cells over the regions"),
-    ("consent", _consent, "ask the authority that the regions file names"),
-    ("labels", _labels, "copy the labels of the regions into care.labels, verbatim"),
-    ("restricted-names", _restricted_names, "remove the name, or the file, from the release"),
-    ("coordinates", _coordinates, "round or remove the coordinates"),
+_ORDER = (
+    "care-block",
+    "masking",
+    "declared-resolution",
+    "output-grid",
+    "consent",
+    "standing",
+    "labels",
+    "licence-scope",
+    "lineage",
+    "restricted-names",
+    "coordinates",
+    "hazard-statements",
+    "disclosure",
+    "gradients",
+    "training-consent",
+    "attribution-leakage",
 )
+_REMEDIES = {
+    "care-block": "give care.masking, care.scope and care.notes",
+    "masking": "use a known masking mode that is no finer than the regions",
+    "declared-resolution": "lower h3_max_resolution to the ceiling",
+    "output-grid": "give care.output_grid; publish coarser cells over the regions",
+    "consent": "ask the authority that the regions file names",
+    "standing": "wait for the season or embargo to end, or ask the authority",
+    "labels": "copy the labels of the regions into care.labels, verbatim",
+    "licence-scope": "narrow licence and scope to what the labels allow, or ask the community",
+    "lineage": "give the release every restriction that its inputs bear",
+    "restricted-names": "remove the name, or the file, from the release",
+    "coordinates": "round or remove the coordinates",
+    "hazard-statements": "speak of the region as a whole, or leave the sentence out",
+    "disclosure": "generalise the table again, and publish one partition of it",
+    "gradients": "smooth or coarsen the field across the border",
+    "training-consent": "train without the rows, or ask the authority",
+    "attribution-leakage": "mask the restricted inputs before the model, and measure again",
+}
+_Ask = Callable[[Subject], Iterable[CareFinding]]
+_FROZEN: dict[str, _Ask] = {
+    "care-block": screen_block.care_block,
+    "masking": screen_block.masking,
+    "declared-resolution": screen_block.declared_resolution,
+    "output-grid": screen_block.output_grid,
+    "labels": screen_block.labels,
+    "licence-scope": licence_scope,
+    "lineage": lineage,
+    "restricted-names": screen_text.restricted_names,
+    "coordinates": screen_text.coordinates,
+    "hazard-statements": screen_text.hazard_statements,
+}
 
 
-def screen_release(
-    care_block: Mapping[str, Any],
+def build_subject(
+    care_block: Any,
     outputs: OutputGrid | None,
     texts: Mapping[str, str],
     regions: RegionSet,
-    now: datetime,
-) -> Screening:
-    """Screen a release.
+    policy: CarePolicy | None = None,
+) -> Subject:
+    """Put together what checks ask about.
 
     Args:
         care_block: Its ``care`` object, as somebody wrote it; anything may be wrong with it.
@@ -393,7 +123,93 @@ def screen_release(
             for finer than any ceiling and over every region.
         texts: Path -> text of everything readable in it.
         regions: Whose ceilings, consent, labels and names hold.
+        policy: The limits that people set; None takes the defaults.
+    """
+    care = care_block if isinstance(care_block, Mapping) else {}
+    touched = regions.overlapping(outputs.bbox if outputs else None)
+    # The block is screened too: at authoring time it is in no file yet.
+    texts = {**texts, _BLOCK: json.dumps(care, default=str, ensure_ascii=False)}
+    return Subject(care, outputs, texts, regions, touched, policy or CarePolicy())
+
+
+def screen_frozen(subject: Subject) -> tuple[Check, ...]:
+    """Make the checks that follow from release, regions and policy alone."""
+    found = {name: tuple(ask(subject)) for name, ask in _FROZEN.items()}
+    tables = published_tables(subject)
+    found["disclosure"] = tuple(screen_tables.disclosure(subject, tables))
+    found["gradients"] = tuple(screen_tables.gradients(subject, tables))
+    return tuple(build_check(name, said, _REMEDIES[name]) for name, said in found.items())
+
+
+def screen_now(subject: Subject, now: datetime) -> tuple[Check, ...]:
+    """Make the checks that depend on the instant: consent that runs out, seasons, embargoes.
+
+    Raises:
+        InputError: ``now`` has no time zone.
+    """
+    if now.tzinfo is None:
+        raise InputError("instant has no time zone", where="now", remedy="use datetime.now(UTC)")
+    return (
+        build_check("consent", screen_block.consent(subject, now), _REMEDIES["consent"]),
+        build_check("standing", screen_block.standing(subject, now), _REMEDIES["standing"]),
+    )
+
+
+def screen_measurements(
+    subject: Subject, claims: Mapping[str, Any] | None, now: datetime
+) -> tuple[tuple[Check, ...], tuple[str, ...]]:
+    """Make the checks that read what a validator measured and signed.
+
+    Args:
+        subject: The release.
+        claims: Of the newest good validation attestation; None when there is none.
         now: The instant at which consent must hold (aware).
+
+    Returns:
+        The checks that were measured or that the policy asks for, and the names of the others.
+    """
+    policy = subject.policy
+    asked = {
+        "training-consent": ("training_rows", policy.require_training_rows),
+        "attribution-leakage": ("invariance", policy.require_invariance),
+    }
+    found = {
+        "training-consent": lambda: screen_measured.training_consent(subject, claims, now),
+        "attribution-leakage": lambda: screen_measured.attribution_leakage(subject, claims),
+    }
+    checks = tuple(
+        build_check(name, found[name](), _REMEDIES[name])
+        for name, (part, required) in asked.items()
+        if required or screen_measured.is_measured(claims, part)
+    )
+    made = {check.id for check in checks}
+    return checks, tuple(name for name in asked if name not in made)
+
+
+def assemble(subject: Subject, checks: Iterable[Check], unasked: tuple[str, ...] = ()) -> Screening:
+    """Put checks together in their one order."""
+    ordered = tuple(sorted(checks, key=lambda check: _ORDER.index(check.id)))
+    status = worst_status(check.status for check in ordered)
+    return Screening(status, ordered, subject.regions.digest, subject.care, unasked)
+
+
+def screen_release(  # noqa: PLR0917 - all of it is what is screened, none an option
+    care_block: Any,
+    outputs: OutputGrid | None,
+    texts: Mapping[str, str],
+    regions: RegionSet,
+    now: datetime,
+    policy: CarePolicy | None = None,
+) -> Screening:
+    """Screen a release without a validator's measurements; arguments as :func:`build_subject`.
+
+    Args:
+        care_block: Its ``care`` object.
+        outputs: Grid on which its outputs are published.
+        texts: Path -> text of everything readable in it.
+        regions: Whose ceilings, consent, labels and names hold.
+        now: The instant at which consent must hold (aware).
+        policy: The limits that people set; None takes the defaults.
 
     Returns:
         The screening; bad content is in its findings, never an exception.
@@ -401,19 +217,6 @@ def screen_release(
     Raises:
         InputError: ``now`` has no time zone.
     """
-    if now.tzinfo is None:
-        raise InputError("instant has no time zone", where="now", remedy="use datetime.now(UTC)")
-    care = care_block if isinstance(care_block, Mapping) else {}
-    touched = regions.overlapping(outputs.bbox if outputs else None)
-    # The block is screened too: at authoring time it is in no file yet.
-    texts = {**texts, _BLOCK: json.dumps(care, default=str, ensure_ascii=False)}
-    subject = _Subject(care, outputs, texts, regions, touched, now.astimezone(UTC))
-    checks = []
-    for check_id, ask, remedy in _CHECKS:
-        found = ask(subject)
-        status = max((s for s, _ in found), key=_ORDER.index, default=Status.NO_KNOWN_CONFLICT)
-        checks.append(
-            Check(check_id, status, tuple(text for _, text in found), remedy if found else "")
-        )
-    worst = max((check.status for check in checks), key=_ORDER.index)
-    return Screening(worst, tuple(checks), regions.digest, care)
+    subject = build_subject(care_block, outputs, texts, regions, policy)
+    now_checks = screen_now(subject, now)
+    return assemble(subject, (*screen_frozen(subject), *now_checks), MEASURED)

@@ -16,28 +16,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kfm_mlflow.canonical import digest_bytes, digest_file, write_bytes
-from kfm_mlflow.errors import InputError, IntegrityError
+from kfm_mlflow.canonical import digest_bytes, digest_file, write_bytes, write_json
+from kfm_mlflow.errors import InputError, IntegrityError, RefusedError
 from kfm_mlflow.gates.evidence import trusted_signers
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import load_policies
-from kfm_mlflow.registry.export_keys import anchors, index_keys, signer_of
-from kfm_mlflow.registry.exported import ExportReport, verify_export
+from kfm_mlflow.registry.deployed_prov import read_deployed
+from kfm_mlflow.registry.export_keys import index_keys, signer_of
+from kfm_mlflow.registry.export_parts import fixed_parts
+from kfm_mlflow.registry.exported import OWN_WORD, ExportReport, verify_export
 from kfm_mlflow.registry.history import History, read_entry
 from kfm_mlflow.registry.snapshot import Cover, write_snapshot
+from kfm_mlflow.release.archive import TAR_SUFFIX, is_archive, unpack_tar, write_tar
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, bundle_at
 from kfm_mlflow.release.export import (
     ATTESTATIONS_FOLDER,
+    DEPLOYED_FILE,
     INDEX_FILE,
     LEDGER_FILE,
+    SIGNED_DEPLOYED_FILE,
+    SIGNED_FILE,
     archive_name,
+    export_facts,
     finish_export,
-    release_path,
-    signature_path,
-    write_policy,
-    write_tar,
 )
-from kfm_mlflow.rollout.remote import RemoteRegistry, parse_model_uri
+from kfm_mlflow.rollout.model_uri import parse_model_uri
+from kfm_mlflow.rollout.remote import RemoteRegistry
 from kfm_mlflow.trust.instants import format_instant
 from kfm_mlflow.trust.keys import load_public_key
 from kfm_mlflow.trust.ledger_head import parse_head
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
     from kfm_mlflow.trust.keys import PublicKey
     from kfm_mlflow.trust.ledger_head import LedgerHead
 
-_TAR = ".tar"
 _SHOWN = 3
 
 
@@ -103,6 +106,7 @@ def _gather(
 ) -> None:
     """Write every part of an export into an empty folder."""
     now = datetime.now(UTC)
+    remote.require_current(name)
     if remote.version(name, version)["release"] is None:
         raise InputError(
             "was never frozen", where=f"models:/{name}/{version}", remedy="move it to Staging first"
@@ -111,7 +115,15 @@ def _gather(
     told = _Ledger(remote, keys, name, version, now).write(root)
     known = remote.version(name, version)
     release, policy = known["release"], remote.policy(known["family"])
-    path = release_path(known["family"], release["version"])
+    said = export_facts(
+        model_name=name,
+        version=version,
+        family=known["family"],
+        release_version=release["version"],
+        release_id=release["id"],
+        policy_digest=policy.digest,
+    )
+    path = said["release_path"]
     bundle = bundle_at(root / path)
     bundle.release_dir.parent.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=root.parent) as folder:
@@ -124,31 +136,31 @@ def _gather(
         if digest not in beside:
             file = f"{digest.removeprefix('sha256:')[:32]}{ENVELOPE_SUFFIX}"
             write_bytes(root / ATTESTATIONS_FOLDER / file, text.encode())
-    write_policy(root, policy.model_dump(mode="json"))
-    named = index_keys(policy.trust, keys)
-    for key in named:
-        write_bytes(root / key["path"], key["public_key"].encode())
-    for file, data in anchors(policy.trust).values():
+    _lineage(remote, name, version, keys, root)
+    for file, data in fixed_parts(policy, keys, remote.regions(known["family"])).items():
         write_bytes(root / file, data)
     facts = {
+        **said,
         **told,
-        "model_name": name,
-        "version": version,
-        "family": known["family"],
-        "release_version": release["version"],
-        "release_id": release["id"],
-        "policy_digest": policy.digest,
         "exported_at": format_instant(now),
-        "release_path": path,
         "signer": _signer(root, path, policy, now),
-        "integrity": {
-            "hash": release["id"],
-            "signature": signature_path(known["family"], release["version"]),
-            "immutable": True,
-        },
-        "keys": named,
+        "keys": index_keys(policy.trust, keys),
     }
-    finish_export(root, facts)
+    index = finish_export(root, facts)
+    write_json(root / SIGNED_FILE, remote.sign_export(name, version, index))
+
+
+def _lineage(
+    remote: RemoteRegistry, name: str, version: int, keys: tuple[PublicKey, ...], root: Path
+) -> None:
+    """Write the lineage up to the deployment, if there is one; server and `verify` know, too."""
+    try:
+        envelope = remote.deployed_prov(name, version)
+    except (InputError, RefusedError):
+        return
+    found = read_deployed(envelope, keys, datetime.now(UTC))
+    write_bytes(root / DEPLOYED_FILE, found.document)
+    write_bytes(root / SIGNED_DEPLOYED_FILE, envelope)
 
 
 def _signer(root: Path, path: str, policy: Policy, now: datetime) -> dict[str, str]:
@@ -198,13 +210,13 @@ def export(
         root = Path(folder) / "export"
         root.mkdir()
         _gather(remote, name, version, keys, root)
-        report = verify_export(root)
+        report = verify_export(root, now=datetime.now(UTC))
         if not report.ok:
             raise IntegrityError(
                 "; ".join(report.problems[:_SHOWN]), where=f"{model_uri} is not exported"
             )
         whole = root
-        if output.suffix == _TAR:
+        if output.suffix == TAR_SUFFIX:
             whole = Path(folder) / output.name
             write_tar(root, whole, archive_name(name, version))
         if output.exists():
@@ -219,16 +231,30 @@ def _tell_notes(report: ExportReport) -> None:
         click.echo(f"note: {note}")
 
 
-def verify_directory(
-    root: Path, policy_dir: Path | None, key_files: tuple[Path, ...], *, as_json: bool
+def verify_path(
+    path: Path, policy_dir: Path | None, key_files: tuple[Path, ...], *, as_json: bool
 ) -> int:
-    """Verify an export, print what was found, and return the exit code."""
+    """Verify an export or an archive of one, print what was found, and return the exit code."""
+    if not is_archive(path):
+        return _tell(path, _verified(path, policy_dir, key_files), as_json=as_json)
+    with tempfile.TemporaryDirectory(prefix="kfm-verify-") as folder:
+        try:
+            report = _verified(unpack_tar(path, Path(folder)), policy_dir, key_files)
+        except IntegrityError as exc:
+            report = ExportReport((str(exc),))
+    return _tell(path, report, as_json=as_json)
+
+
+def _verified(root: Path, policy_dir: Path | None, key_files: tuple[Path, ...]) -> ExportReport:
     keys = tuple(load_public_key(path) for path in key_files)
     trust = None
     if policy_dir is not None:
         family = _stated_family(root)
         trust = load_policies(policy_dir).policy(family).trust if family else None
-    report = verify_export(root, registry_keys=keys, trust=trust)
+    return verify_export(root, now=datetime.now(UTC), registry_keys=keys, trust=trust)
+
+
+def _tell(path: Path, report: ExportReport, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1, sort_keys=True))
         return 0 if report.ok else 1
@@ -236,7 +262,7 @@ def verify_directory(
         click.echo(problem)
     _tell_notes(report)
     if not report.ok:
-        click.echo(f"FAIL  {root}")
+        click.echo(f"FAIL  {path}")
         return 1
     index: Mapping[str, Any] = report.index
     click.echo(
@@ -245,7 +271,7 @@ def verify_directory(
         f"{report.row_count} ledger rows"
     )
     click.echo(f"keys as {report.key_source} says")
-    if not keys:
+    if report.key_source == OWN_WORD:
         click.echo("keep the registry's key elsewhere and give it as --key: whoever lies names own")
     click.echo(f"PASS  {index['release_id']}")
     return 0

@@ -6,7 +6,6 @@ Every command reads a server's ledger page by page, or an exported file row by r
 from __future__ import annotations
 
 import json
-import re
 import sys
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -28,6 +27,7 @@ from kfm_mlflow.registry.snapshot import (
     verify_snapshot,
     write_snapshot,
 )
+from kfm_mlflow.rollout.model_uri import parse_registered_model
 from kfm_mlflow.rollout.remote import RemoteRegistry
 from kfm_mlflow.trust.instants import is_future, parse_instant
 from kfm_mlflow.trust.keys import load_public_key, parse_public_key
@@ -52,7 +52,6 @@ _KEYS = click.option(
     multiple=True,
     help="The registry's public key; again for a former one.",
 )
-_MODEL_URI = re.compile(r"models:/([^/@]+)")
 _TOLD_EVERY = 10_000
 
 
@@ -140,19 +139,15 @@ def levels_at(
 ) -> None:
     """Say what of models:/NAME was at each level at TIME (ISO 8601 with a zone), and why."""
     at = _instant(time)
-    match = _MODEL_URI.fullmatch(model_uri)
-    if match is None:
-        raise InputError(
-            "is not models:/NAME", where=model_uri, remedy="for example models:/climate-downscaler"
-        )
+    name = parse_registered_model(model_uri)
     wanted = None if level is None else parse_level(level)
-    rows = _rows(server, file, match.group(1))
-    history = history_of((read_entry(row) for row in rows), match.group(1))
+    rows = _rows(server, file, name)
+    history = history_of((read_entry(row) for row in rows), name)
     found = [tenure for tenure in history.at(at) if wanted in (None, tenure.level)]
     if as_json:
         _print_json(
             {
-                "model": match.group(1),
+                "model": name,
                 "at": time,
                 "level": level,
                 "versions": [tenure.to_dict() for tenure in found],
@@ -163,7 +158,7 @@ def levels_at(
         for line in tenure_lines(tenure):
             click.echo(line)
     if not found:
-        click.echo(f"nothing of {match.group(1)} was at {wanted or 'any level'} at {time}")
+        click.echo(f"nothing of {name} was at {wanted or 'any level'} at {time}")
 
 
 def _told(count: int) -> None:

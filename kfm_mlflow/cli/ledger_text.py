@@ -33,6 +33,10 @@ def headline(entry: Entry) -> str:
     if entry.change is not None:
         before, after = entry.change.get("before"), entry.change.get("after")
         return plain(f"{entry.model} {before or 'no policy'} → {after}")
+    if entry.contradiction is not None:
+        voter, choices = entry.contradiction["voter"], entry.contradiction["choices"]
+        said = f"{voter} contradicts themselves: {', '.join(map(str, choices))}"
+        return plain(f"{entry.model} v{entry.version}  {said}")
     levels = plain(f"{entry.from_level} → {entry.to_level}")
     return f"{plain(entry.model)} v{entry.version}  {levels}  {plain(entry.verdict)}"
 
@@ -66,7 +70,15 @@ def _vote_lines(votes: Mapping[str, Any]) -> list[str]:
         return []
     count = f"{len(votes.get('approving', ()))} of {votes.get('needed', '?')}"
     lines = _field("votes", f"{count}, {votes.get('outcome', '')} ({votes.get('scheme', '')})")
-    for name in ("approving", "denying", "vetoing", "missing_roles", "equivocators"):
+    for name in (
+        "approving",
+        "denying",
+        "abstaining",
+        "escalating",
+        "vetoing",
+        "missing_roles",
+        "equivocators",
+    ):
         if votes.get(name):
             lines.append(plain(f"{name.replace('_', ' ')}: {', '.join(map(str, votes[name]))}"))
             lines[-1] = f"  {lines[-1]}"
@@ -93,13 +105,13 @@ def entry_lines(entry: Entry) -> list[str]:
         )
     if entry.not_passed:
         lines += ["findings", *_finding_lines(entry.not_passed)]
-    elif entry.change is None:
+    elif entry.change is None and entry.contradiction is None:
         lines += _field("findings", "every gate passed")
     lines += _field("release", f"{entry.release_version} {entry.release_id}".strip())
     lines += _field("frozen at", entry.frozen_uri)
-    if entry.change is None:
+    if entry.change is None and entry.contradiction is None:
         lines += _field("rollback to", entry.rollback_target or "nothing")
-    else:
+    elif entry.change is not None:
         waivers = entry.change.get("exemptions") or ()
         lines += _field("exemptions", len(waivers))
     lines += _field("policy", entry.policy_digest)

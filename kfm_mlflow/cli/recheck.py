@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 
 import click
 
 from kfm_mlflow.cli.show import print_recheck
+from kfm_mlflow.rollout.model_uri import parse_registered_model
 from kfm_mlflow.rollout.remote import RemoteRegistry
-
-_MODEL = re.compile(r"models:/([^/@]+)")
 
 
 @click.command()
@@ -26,10 +24,7 @@ def recheck(model_uri: str | None, *, family: str | None, server: str | None, as
     """
     name = None
     if model_uri is not None:
-        match = _MODEL.fullmatch(model_uri)
-        if match is None:
-            raise click.UsageError(f"{model_uri} is not models:/NAME")
-        name = match.group(1)
+        name = parse_registered_model(model_uri)
     found = RemoteRegistry(server).recheck(family=family, name=name)
     if as_json:
         click.echo(json.dumps(found, indent=1, sort_keys=True))

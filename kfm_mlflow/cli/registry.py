@@ -1,21 +1,21 @@
-"""Commands that talk to a governed MLflow server: check, move, vote."""
+"""Commands that talk to a governed MLflow server: check and move."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
 from kfm_mlflow.cli.show import print_report
-from kfm_mlflow.rollout.remote import RemoteRegistry, parse_model_uri
+from kfm_mlflow.rollout.model_uri import parse_model_uri
+from kfm_mlflow.rollout.remote import RemoteRegistry
+from kfm_mlflow.trust.keys import load_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from kfm_mlflow.trust.quorum import Choice
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -94,6 +94,11 @@ def check(
     type=click.IntRange(min=1),
     help="Taking Production down to candidate, the former Production version that comes back.",
 )
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="With --restore: sign the rollback first, where the policy asks for it.",
+)
 def move(
     model_uri: str,
     *,
@@ -104,11 +109,24 @@ def move(
     ticket: str,
     for_hours: float | None,
     restore: int | None,
+    key: Path | None,
 ) -> None:
     """Move models:/NAME/VERSION to a level, or show why not."""
     name, version = parse_model_uri(model_uri)
     asked = _glass(glass=glass, reason=reason, ticket=ticket, for_hours=for_hours)
-    done = RemoteRegistry(server).request_move(
+    remote = RemoteRegistry(server)
+    if key is not None:
+        if restore is None or not reason:
+            raise click.UsageError("--key goes with --restore and --reason")
+        remote.approve_rollback(
+            name,
+            restored=restore,
+            replaced=version,
+            signer=load_private_key(key),
+            reason=reason,
+            now=datetime.now(UTC),
+        )
+    done = remote.request_move(
         name, version, level, reason=reason, restore=restore, break_glass=asked
     )
     row = f"ledger row {done['seq']}" if done["seq"] else "it was there already"
@@ -118,44 +136,3 @@ def move(
         click.echo(f"warning: {warning['gate']}: {warning['detail']}", err=True)
     if asked and done["seq"]:
         click.echo(f"glass broken for {for_hours:g} h; `kfm recheck` lists it afterwards", err=True)
-
-
-@click.command()
-@click.argument("model_uri")
-@_TO
-@_SERVER
-@click.option(
-    "--key", type=click.Path(path_type=Path), required=True, help="The member's private key."
-)
-@click.option("--approve", "choice", flag_value="approve", help="Approve the move.")
-@click.option("--deny", "choice", flag_value="deny", help="Deny it; of a veto role, this stops it.")
-@click.option("--abstain", "choice", flag_value="abstain", help="Abstain.")
-@click.option("--escalate", "choice", flag_value="escalate", help="Ask a higher body.")
-@click.option("--reason", required=True, help="Why; stands in the signed vote.")
-@click.option("--valid-days", default=7.0, show_default=True, help="How long the vote holds.")
-def vote(
-    model_uri: str,
-    *,
-    level: str,
-    server: str | None,
-    key: Path,
-    choice: Choice | None,
-    reason: str,
-    valid_days: float,
-) -> None:
-    """Sign a vote on one move of exactly these bytes under this policy, and send it."""
-    if choice is None:
-        raise click.UsageError("say --approve, --deny, --abstain or --escalate")
-    name, version = parse_model_uri(model_uri)
-    now = datetime.now(UTC)
-    digest = RemoteRegistry(server).cast_vote(
-        name,
-        version,
-        level,
-        key=key,
-        choice=choice,
-        reason=reason,
-        now=now,
-        expires_at=now + timedelta(days=valid_days),
-    )
-    click.echo(f"{choice} of {name} v{version} to {level}: {digest}")

@@ -72,26 +72,34 @@ def sign(
     bundle = bundle_at(directory)
     target, now = bundle.signature_path, datetime.now(UTC)
     manifest = build_manifest(directory)
+    digests = manifest.digests
     bundle.evidence_dir.mkdir(exist_ok=True)
     if trust_config is not None:
         signing.sign_release_with_sigstore(
-            directory, target, trust_config, token=identity_token, now=now
+            directory, target, trust_config, token=identity_token, now=now, digests=digests
         )
     elif token_uri is not None and public_key is not None:
-        signing.sign_release_with_pkcs11(directory, target, token_uri, public_key)
+        signing.sign_release_with_pkcs11(directory, target, token_uri, public_key, digests=digests)
     elif key is not None and certificate is not None:
         signing.sign_release_with_certificate(
-            directory, target, key, certificate_path=certificate, chain_paths=chain, now=now
+            directory,
+            target,
+            key,
+            certificate_path=certificate,
+            chain_paths=chain,
+            now=now,
+            digests=digests,
         )
     elif key is not None:
-        signing.sign_release(directory, target, key)
+        signing.sign_release(directory, target, key, digests=digests)
     click.echo(f"{target}  {manifest.release_id}")
 
 
 def _download(
     target: str, server: str | None, stack: ExitStack
 ) -> tuple[Bundle, Sequence[bytes], int, str]:
-    from kfm_mlflow.rollout.remote import RemoteRegistry, parse_model_uri
+    from kfm_mlflow.rollout.model_uri import parse_model_uri
+    from kfm_mlflow.rollout.remote import RemoteRegistry
 
     name, version = parse_model_uri(target)
     remote = RemoteRegistry(server)
@@ -140,11 +148,13 @@ def verify(
     the keys of the policy; nothing is asked of any server beyond the download. Of an export, also
     policy, ledger, votes and index.
     """
-    from kfm_mlflow.cli.export import verify_directory
+    from kfm_mlflow.cli.export import verify_path
+    from kfm_mlflow.release.archive import is_archive
     from kfm_mlflow.release.export import is_export
 
-    if not target.startswith("models:") and is_export(Path(target)):
-        return verify_directory(Path(target), policy_dir, key_files, as_json=as_json)
+    path = Path(target)
+    if not target.startswith("models:") and (is_archive(path) or is_export(path)):
+        return verify_path(path, policy_dir, key_files, as_json=as_json)
     if key_files:
         raise click.UsageError("--key goes with an export; a release is judged by --policy-dir")
     return _verify_release(

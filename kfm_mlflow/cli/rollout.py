@@ -52,6 +52,11 @@ def _plane(name: str) -> Any:
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path), help="Where verified releases are kept."
 )
+@click.option(
+    "--regions",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The policy's regions file, where it lies elsewhere than on the server.",
+)
 def run(  # one parameter per option
     model: str,
     *,
@@ -65,6 +70,7 @@ def run(  # one parameter per option
     interval_s: float,
     gpu_share: float,
     cache_dir: Path | None,
+    regions: Path | None,
 ) -> None:
     """Serve MODEL at http://HOST:PORT and follow the registry until stopped (Ctrl-C)."""
     from kfm_mlflow.rollout.controller import Controller
@@ -73,7 +79,12 @@ def run(  # one parameter per option
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("ray", "ray.serve", "mlflow", "urllib3", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    registry = RemoteRegistry(server, controller_key=key, cache_dir=cache_dir)
+    registry = RemoteRegistry(
+        server,
+        controller_key=key,
+        cache_dir=cache_dir,
+        regions_file=None if regions is None else regions.resolve(),
+    )
     plan = registry.policy(registry.model(model)["family"]).rollout
     stopped: list[int] = []
     opener = _plane(plane)

@@ -140,6 +140,18 @@ def may_attest(policy: Policy, asker: Asker, kind: str, *, approves: bool) -> Fi
     return found
 
 
+def may_roll_out(policy: Policy, asker: Asker) -> Finding:
+    """Ask whether somebody may write a rollout's journal: whoever may start one.
+
+    Args:
+        policy: The family's policy.
+        asker: Who writes it.
+    """
+    if not asker.authenticated:
+        return _anonymous(policy, asker)
+    return _role(asker, policy.access.may_move.canary, "carry a rollout")
+
+
 def breakers(policy: Policy, asker: Asker | None) -> tuple[str, ...]:
     """Return the roles by which somebody may break the glass; without a login, none."""
     if asker is None or not asker.authenticated:

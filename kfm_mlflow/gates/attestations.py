@@ -76,21 +76,45 @@ def _provenance(
 
 
 def _lacking(provenance: Provenance, settings: StatementsPolicy) -> list[Finding]:
-    asked = (
-        ("commit", settings.require_commit, provenance.git_commit),
-        ("environment lock", settings.require_lock, provenance.environment_lock),
-    )
+    """Return what a second run would need and the provenance does not give."""
+    wanting = _commit_problem(provenance) if settings.require_commit else None
+    unlocked = _lock_problem(provenance) if settings.require_lock else None
     return [
-        _finding(
-            SLSA_KIND,
-            "INCOMPLETE",
-            f"provenance without {name}",
-            f"the provenance of the training run names no {name}",
-            remedy="train from a commit: mlflow run URL -v COMMIT",
-        )
-        for name, required, value in asked
-        if required and value is None
+        _finding(SLSA_KIND, "INCOMPLETE", summary, detail, remedy=remedy)
+        for summary, detail, remedy in filter(None, (wanting, unlocked))
     ]
+
+
+def _commit_problem(provenance: Provenance) -> tuple[str, str, str] | None:
+    """Return (summary, detail, remedy) unless what ran is the named commit."""
+    if provenance.git_commit is None:
+        detail = "the provenance of the training run names no commit"
+        return "provenance without commit", detail, "train from a commit: mlflow run URL -v COMMIT"
+    commit = provenance.git_commit[:12]
+    if provenance.git_tree == "dirty":
+        detail = f"the working copy of the training run differed from commit {commit}"
+        return "trained from uncommitted code", detail, "commit or ignore what git status shows"
+    if provenance.git_tree is None:
+        detail = f"nobody says that the working copy of the training run was commit {commit}"
+        return "provenance of an unknown tree", detail, "train where git is installed"
+    return None
+
+
+def _lock_problem(provenance: Provenance) -> tuple[str, str, str] | None:
+    """Return (summary, detail, remedy) unless the installed packages are the pinned ones."""
+    lock = provenance.lock
+    if provenance.environment_lock is None or lock is None:
+        what = "file of pinned versions" if lock is None else "list of installed packages"
+        return (
+            "provenance without lock",
+            f"the provenance of the training run names no {what}",
+            "name one in python_env.yaml, -c constraints.txt, and commit it",
+        )
+    if lock.problem:
+        detail = f"{lock.path} does not fix what was installed: {lock.problem[:300]}"
+        remedy = f"pin every version in {lock.path}, install from it, and train again"
+        return "environment not locked", detail, remedy
+    return None
 
 
 def _disagreeing(provenance: Provenance, metadata: Mapping[str, Any]) -> list[Finding]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kfm_mlflow.gates.findings import Finding, Move
 from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from kfm_mlflow.gates.evidence import Evidence
@@ -96,6 +97,16 @@ def completeness(evidence: Evidence, policy: Policy, move: Move) -> list[Finding
         )
         for sentence in evidence.content.problems.get("pickles", ())
     ]
+    findings += [
+        Finding(
+            "FORMAT_UNSAFE",
+            Verdict.FAIL,
+            "model can load code",
+            sentence,
+            remedy="store arithmetic alone: ONNX with standard operators, loaded by mlflow.onnx",
+        )
+        for sentence in evidence.content.problems.get("formats", ())
+    ]
     for path, schema in (settings.schemas if settings else {}).items():
         findings += [
             Finding("DOCUMENT_INVALID", Verdict.FAIL, f"{path} invalid", f"{path}: {sentence}")
@@ -109,7 +120,8 @@ def completeness(evidence: Evidence, policy: Policy, move: Move) -> list[Finding
 
 def _identity(evidence: Evidence, move: Move) -> list[Finding]:
     named = evidence.content.mapping("model_metadata.json").get("model_name")
-    if named is not None and named != move.model_name:
+    own = split_key(move.model_name)[1]
+    if named is not None and named != own:
         return [
             Finding(
                 "FOREIGN_RELEASE",
@@ -117,7 +129,7 @@ def _identity(evidence: Evidence, move: Move) -> list[Finding]:
                 "release of another model",
                 f"model_metadata.json: model_name is {named!r}",
                 observed=str(named),
-                limit=move.model_name,
+                limit=own,
                 remedy="register it under its own name",
             )
         ]

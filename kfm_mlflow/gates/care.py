@@ -1,13 +1,27 @@
-"""The CARE gate: a veto, computed with the policy's own regions and never read from the trainer."""
+"""The CARE gate: a veto, computed with the policy's own regions and never read from the trainer.
+
+Three things are asked: what the screening of the release found; what a validator measured by
+running the model (only if the policy asks for it, or somebody did); and the FAIR+CARE score, whose
+CARE part has a floor of its own. What follows from the release alone was computed once; only
+consent, seasons, embargoes and signed measurements are looked at again at every move.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kfm_mlflow.care.score import FairCareScore, fair_checks, score
+from kfm_mlflow.care.screening import Status
+from kfm_mlflow.gates.evidence import care_subject
 from kfm_mlflow.gates.findings import Finding, Move
+from kfm_mlflow.gates.measured import binding_of, newest
+from kfm_mlflow.gates.ruling import ruling_of, settled
 from kfm_mlflow.gates.verdict import Verdict
 
 if TYPE_CHECKING:
+    from kfm_mlflow.care.authority import Ruling
+    from kfm_mlflow.care.screening import Check
+    from kfm_mlflow.gates.content import ReleaseContent
     from kfm_mlflow.gates.evidence import Evidence
     from kfm_mlflow.policy.models import Policy
 
@@ -37,20 +51,104 @@ def care(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
         )
         for sentence in evidence.content.problems.get("texts", ())
     ]
-    for check in evidence.screening.checks:
-        verdict = _VERDICT.get(str(check.status), Verdict.ERROR)
-        name = str(check.id).upper().replace("-", "_")
-        details = check.findings if verdict is not Verdict.PASS and check.findings else (check.id,)
-        findings += [
+    ruling = ruling_of(evidence, move)
+    for check in settled(asked_checks(evidence, policy, move), ruling):
+        findings += _findings_of(check)
+    return [*findings, *_scored(evidence, policy, ruling)]
+
+
+def asked_checks(evidence: Evidence, policy: Policy, move: Move) -> tuple[Check, ...]:
+    """Return every check that was made of a release; what authorities approved is still in them."""
+    screened = evidence.screening.checks if evidence.screening is not None else ()
+    return (*screened, *measured_checks(evidence, policy, move))
+
+
+def measured_checks(evidence: Evidence, policy: Policy, move: Move) -> tuple[Check, ...]:
+    """Return the checks that read what a validator measured and signed.
+
+    Empty when nobody measured any of it and the policy does not ask for it.
+    """
+    settings = policy.gates.care
+    report, _ = newest(evidence, "validation", binding_of(evidence, move))
+    claims = report.claims if report is not None else None
+    required = settings is not None and (
+        settings.require_invariance or settings.require_training_rows
+    )
+    if not required and "care" not in (claims or {}):
+        return ()
+    from kfm_mlflow.care.screen import screen_measurements
+
+    subject = care_subject(evidence.content, policy)
+    return screen_measurements(subject, claims, move.now)[0]
+
+
+def _findings_of(check: Check) -> list[Finding]:
+    verdict = _VERDICT.get(str(check.status), Verdict.ERROR)
+    name = str(check.id).upper().replace("-", "_")
+    found = check.findings if verdict is not Verdict.PASS else ()
+    return [
+        Finding(
+            f"CARE_{name}",
+            _VERDICT.get(str(one.status), Verdict.ERROR),
+            f"CARE {check.id} {check.status}",
+            str(one),
+            observed=one.observed or str(one.status),
+            limit=one.limit or "no-known-conflict",
+            unit=one.unit,
+            remedy=check.remedy,
+        )
+        for one in found
+    ] or [
+        Finding(
+            f"CARE_{name}",
+            verdict,
+            f"CARE {check.id} {check.status}",
+            check.id,
+            observed=str(check.status),
+            limit="no-known-conflict",
+            remedy="" if verdict is Verdict.PASS else str(check.remedy),
+        )
+    ]
+
+
+def fair_care_score(content: ReleaseContent, checks: tuple[Check, ...]) -> FairCareScore:
+    """Return the FAIR+CARE score of a release, from its documents and its screening."""
+    documents = {path: document.value for path, document in content.documents.items()}
+    held = dict(content.once(("fair", ""), lambda: tuple(_fair(content, documents))))
+    return score(
+        {**held, **{check.id: check.status is Status.NO_KNOWN_CONFLICT for check in checks}}
+    )
+
+
+def _fair(content: ReleaseContent, documents: dict[str, object]) -> list[tuple[str, bool]]:
+    return list(fair_checks(documents, content.problems).items())
+
+
+def _scored(evidence: Evidence, policy: Policy, ruling: Ruling) -> list[Finding]:
+    settings, screening = policy.gates.care, evidence.screening
+    if settings is None or screening is None or not screening.checks:
+        return []
+    found = fair_care_score(evidence.content, settled(screening.checks, ruling))
+    told = f"FAIR {found.fair_pct:.1f}, CARE {found.care_pct:.1f}"
+    limits = (
+        ("CARE_BELOW_FLOOR", "CARE", found.care_pct, settings.min_care_pct),
+        ("FAIR_CARE_SCORE", "FAIR+CARE", found.score_pct, settings.min_score_pct),
+    )
+    findings = []
+    for code, name, value, limit in limits:
+        passed = value >= limit
+        if passed and code == "CARE_BELOW_FLOOR":
+            continue
+        findings.append(
             Finding(
-                f"CARE_{name}",
-                verdict,
-                f"CARE {check.id} {check.status}",
-                str(detail),
-                observed=str(check.status),
-                limit="no-known-conflict",
-                remedy="" if verdict is Verdict.PASS else str(check.remedy),
+                code,
+                Verdict.PASS if passed else Verdict.FAIL,
+                f"{name} {value:.1f} of 100",
+                f"FAIR+CARE score {found.score_pct:.1f}, {found.band} ({told})",
+                observed=f"{value:.1f}",
+                limit=f">= {limit:g}",
+                unit="%",
+                remedy="" if passed else f"mend what does not hold: {', '.join(found.failed)}",
             )
-            for detail in details
-        ]
+        )
     return findings

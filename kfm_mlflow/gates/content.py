@@ -11,11 +11,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kfm_mlflow.canonical import MAX_JSON_BYTES, digest_bytes, parse_json
 from kfm_mlflow.errors import EvidenceError, ManifestError
-from kfm_mlflow.release.pickle_scan import scan_checkpoint
+from kfm_mlflow.release.scan import scan_release
 from kfm_mlflow.release.texts import is_text
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.release.manifest import FileEntry, Manifest
 
+T = TypeVar("T")
 _REMEMBERED = 64
 
 
@@ -48,8 +49,8 @@ class ReleaseContent:
     documents: Mapping[str, Document]
     texts: Mapping[str, str]
     problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    _judged: dict[tuple[str, str], tuple[str, ...]] = field(
-        default_factory=dict, repr=False, compare=False
+    _judged: dict[tuple[str, str], tuple[Any, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
     )
 
     def document(self, path: str) -> Document:
@@ -66,9 +67,18 @@ class ReleaseContent:
         document = self.document(path)
         if document.problem:
             return (document.problem,)
-        if (path, schema) not in self._judged:
-            self._judged[path, schema] = tuple(schema_problems(schema, document.value))
-        return self._judged[path, schema]
+        return self.once((path, schema), lambda: tuple(schema_problems(schema, document.value)))
+
+    def once(self, key: tuple[str, str], judge: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
+        """Return a judgement that follows from these bytes alone; it is made once per release.
+
+        Args:
+            key: What is judged, and by what.
+            judge: Makes the judgement.
+        """
+        if key not in self._judged:
+            self._judged[key] = judge()
+        return self._judged[key]
 
     def mapping(self, path: str) -> dict[str, Any]:
         """Return a document's value when it is an object, else an empty one."""
@@ -148,14 +158,11 @@ def read_content(root: Path, manifest: Manifest) -> ReleaseContent:
         if path.startswith("provenance/") and isinstance(value, dict):
             judge = partial(evaluate_prov, value, weights_sha256=weights, dataset_sha256s=datasets)
             problems[f"prov:{path}"] = _asked(judge)
-    pickles = tuple(
-        f"{entry.path}: {problem}"
-        for entry in manifest.files
-        if entry.path.endswith((".pt", ".pth", ".ckpt"))
-        for problem in _asked(partial(scan_checkpoint, root / entry.path))
-    )
+    scan = scan_release(root, {entry.path: entry.size_bytes for entry in manifest.files})
     return ReleaseContent(
-        documents, texts, {**problems, "texts": tuple(unreadable), "pickles": pickles}
+        documents,
+        texts,
+        {**problems, "texts": tuple(unreadable), "pickles": scan.pickles, "formats": scan.formats},
     )
 
 

@@ -3,7 +3,7 @@
 ``evaluate`` lists every finding and never raises on bad evidence; ``enforce`` raises. A gate
 that fails to answer is a refusal with its own reason code. Adding a gate can only refuse more:
 what lets more pass is an exemption or break-glass, which are asked for by name, stay in the report,
-and never pass over bytes, signatures, CARE, a veto, the way, or who asks.
+and never pass over bytes, signatures, CARE, authorities, a veto, the way, or who asks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kfm_mlflow.errors import RefusedError
-from kfm_mlflow.gates import attestations, bytes_, care, documents, measured, people
+from kfm_mlflow.gates import (
+    attestations,
+    authority,
+    bytes_,
+    care,
+    documents,
+    drift,
+    lineage,
+    measured,
+    people,
+)
 from kfm_mlflow.gates.access import access, break_glass, breakers
 from kfm_mlflow.gates.findings import (
     Finding,
@@ -46,7 +56,9 @@ GATES: Mapping[str, Gate] = {
     "completeness": bytes_.completeness,
     "signature": bytes_.signature,
     "care": care.care,
+    "authority": authority.authority,
     "prov": documents.prov,
+    "lineage": lineage.lineage,
     "stac": documents.stac,
     "sbom": documents.sbom,
     "attestations": attestations.attestations,
@@ -54,12 +66,13 @@ GATES: Mapping[str, Gate] = {
     "xai": documents.xai,
     "validation": measured.validation,
     "metrics": measured.metrics,
+    "drift": drift.drift,
     "canary": measured.canary,
     "rollback_target": people.rollback_target,
     "votes": people.votes,
 }
 
-RESTORE_GATES = ("care", "integrity", "signature")
+RESTORE_GATES = ("care", "authority", "integrity", "signature")
 """What a release that was Production before must still pass to come back on a rollback."""
 
 
@@ -210,6 +223,9 @@ def evaluate(evidence: Evidence, policy: Policy, move: Move) -> GateReport:
     ]
     if move.break_glass is not None and all(who.verdict is Verdict.PASS for who in asked):
         results = [_passed_over(result, policy, move) for result in results]
+    if results and move.restores and policy.trust.rollback_approvers:
+        approval = tuple(people.rollback_approval(evidence, policy, move))
+        results.append(GateResult("rollback_approval", "enforce", approval))
     if results:
         results = [GateResult("path", "enforce", tuple(_path(move))), *asked, *results]
     return GateReport(

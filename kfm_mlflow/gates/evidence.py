@@ -7,7 +7,6 @@ is good enough is for the gates to say.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.canonical import digest_bytes
@@ -15,7 +14,7 @@ from kfm_mlflow.errors import EvidenceError, ManifestError
 from kfm_mlflow.gates.content import ContentMemory, ReleaseContent
 from kfm_mlflow.release.manifest import DigestMemory, build_manifest
 from kfm_mlflow.trust.attestation import verify_envelope
-from kfm_mlflow.trust.keys import TrustedKey
+from kfm_mlflow.trust.keys import TrustedKey, parse_public_key
 from kfm_mlflow.trust.signing import TrustedSigner, verify_release
 from kfm_mlflow.trust.signing_certificate import TrustedCertificate
 from kfm_mlflow.trust.signing_key import FOREIGN_KEY
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from kfm_mlflow.care.screen import Screening
+    from kfm_mlflow.care.regions import RegionSet
+    from kfm_mlflow.care.screen import Screening, Subject
     from kfm_mlflow.policy.models import KeyPolicy, Policy, TrustPolicy
     from kfm_mlflow.release.bundle import Bundle
     from kfm_mlflow.release.manifest import Manifest
@@ -35,12 +35,15 @@ if TYPE_CHECKING:
 DUTY_OF_KIND = {
     "validation": "validators",
     "canary-verdict": "controllers",
-    "rollback": "controllers",
+    "rollback": "rollback_approvers",
     "vote": "council",
     "slsa-provenance": "signers",
     "care-screening": "signers",
     "stac-item": "signers",
+    "care-authority": "authorities",
 }
+_AUTHORITIES = "authorities"
+"""The one duty whose keys the regions file names, and not the policy."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Evidence:
         attestations: Outcome of every envelope, in a fixed order.
         envelope_digests: ``sha256:<hex>`` of every envelope, in the same order.
         screening: CARE screening, computed here and now with the policy's own regions.
+        regions: Those regions; None when there was nothing to screen.
         target_problems: Why the rollback target can not be gone back to; empty when it can.
     """
 
@@ -68,6 +72,7 @@ class Evidence:
     target_problems: tuple[str, ...] = ()
     target_release_id: str = ""
     recorded_release_id: str = ""
+    regions: RegionSet | None = None
 
     @property
     def release_id(self) -> str:
@@ -131,18 +136,70 @@ def trusted_signers(trust: TrustPolicy) -> tuple[TrustedSigner, ...]:
 
 def keys_of_duty(trust: TrustPolicy, duty: str) -> tuple[TrustedKey, ...]:
     """Return the keys that a policy trusts for one duty."""
+    if duty == "rollback_approvers":
+        return tuple(key for name in trust.rollback_approvers for key in keys_of_duty(trust, name))
     return trusted_keys(trust.council.members if duty == "council" else getattr(trust, duty))
 
 
-def read_attestation(envelope: bytes, trust: TrustPolicy, now: datetime) -> AttestationReport:
+def region_keys(regions: RegionSet) -> dict[str, frozenset[str]]:
+    """Return region id -> ids of the keys that the region names for its authority."""
+    return {
+        region.id: frozenset(parse_public_key(pem).key_id for pem in region.authority_keys)
+        for region in regions.regions
+    }
+
+
+def authority_keys(regions: RegionSet | None) -> tuple[TrustedKey, ...]:
+    """Return the keys of all authorities, each called by its key id: one may speak for several."""
+    pems = (pem for region in (regions.regions if regions else ()) for pem in region.authority_keys)
+    found = {parse_public_key(pem).key_id: pem for pem in pems}
+    return tuple(TrustedKey(name=key_id, public_key_pem=pem) for key_id, pem in found.items())
+
+
+def policy_regions(policy: Policy) -> RegionSet:
+    """Return the regions that a policy names.
+
+    Raises:
+        DataError: Their file is missing or wrong, or has changed since the policy was loaded.
+    """
+    from kfm_mlflow.care.regions import load_regions
+
+    return load_regions(policy.regions_path, digest=policy.regions_digest)
+
+
+def read_attestation(
+    envelope: bytes, trust: TrustPolicy, now: datetime, *, regions: RegionSet | None = None
+) -> AttestationReport:
     """Verify an envelope with the keys of the duty that its kind belongs to.
 
     A statement that is signed by a trusted key of another duty does not count: a validator can
     not vote, and a council member can not validate.
+
+    Args:
+        envelope: DSSE envelope.
+        trust: The policy's keys.
+        now: When (aware).
+        regions: Regions whose keys speak for their authorities; without, nobody does.
     """
+    return _read_attestation(envelope, _keys_by_duty(trust, regions), now)
+
+
+def _keys_by_duty(
+    trust: TrustPolicy, regions: RegionSet | None
+) -> dict[str, tuple[TrustedKey, ...]]:
+    duties = sorted({*DUTY_OF_KIND.values()} - {_AUTHORITIES})
+    return {
+        **{duty: keys_of_duty(trust, duty) for duty in duties},
+        _AUTHORITIES: authority_keys(regions),
+    }
+
+
+def _read_attestation(
+    envelope: bytes, keys_by_duty: Mapping[str, tuple[TrustedKey, ...]], now: datetime
+) -> AttestationReport:
     refused = verify_envelope(envelope, (), now)
-    for duty in sorted(set(DUTY_OF_KIND.values())):
-        report = verify_envelope(envelope, keys_of_duty(trust, duty), now)
+    for duty, keys in keys_by_duty.items():
+        report = verify_envelope(envelope, keys, now)
         if report.kind is not None and DUTY_OF_KIND.get(report.kind) == duty:
             return report
         if report.kind is not None:
@@ -153,22 +210,32 @@ def read_attestation(envelope: bytes, trust: TrustPolicy, now: datetime) -> Atte
     return refused
 
 
-def _screen(content: ReleaseContent, policy: Policy, now: datetime) -> Screening:
-    from kfm_mlflow.care.regions import load_regions
-    from kfm_mlflow.care.screen import OutputGrid, screen_release
+def care_subject(content: ReleaseContent, policy: Policy) -> Subject:
+    """Return what the CARE checks ask about: the release, under the policy's own regions.
 
-    regions = load_regions(
-        Path(policy.regions_file) if policy.regions_file else None, digest=policy.regions_digest
-    )
-    care = content.mapping("care.json").get("care")
-    block = care if isinstance(care, dict) else {}
-    return screen_release(
-        block,
-        outputs=OutputGrid.from_mapping(block.get("output_grid")),
-        texts=content.texts,
-        regions=regions,
-        now=now,
-    )
+    Made once per release and policy: it follows from the bytes of both.
+    """
+
+    def build() -> tuple[Subject]:
+        from kfm_mlflow.care.screen import OutputGrid, build_subject
+
+        care = content.mapping("care.json").get("care")
+        block = care if isinstance(care, dict) else {}
+        outputs = OutputGrid.from_mapping(block.get("output_grid"))
+        return (build_subject(block, outputs, content.texts, regions, policy.gates.care),)
+
+    # Read at every move: a file that changed under the policy is refused.
+    regions = policy_regions(policy)
+    return content.once(("care subject", f"{regions.digest} {policy.digest}"), build)[0]
+
+
+def _screen(content: ReleaseContent, policy: Policy, now: datetime) -> Screening:
+    from kfm_mlflow.care.screen import assemble, screen_frozen, screen_now
+
+    subject = care_subject(content, policy)
+    key = ("care checks", f"{subject.regions.digest} {policy.digest}")
+    frozen = content.once(key, lambda: screen_frozen(subject))
+    return assemble(subject, (*frozen, *screen_now(subject, now)))
 
 
 @dataclass(frozen=True)
@@ -215,12 +282,14 @@ class EvidenceReader:
         ordered = sorted(unique)
         known = target or {}
         problems = known.get("problems", ())
+        regions = policy_regions(policy) if manifest is not None else None
+        keys = _keys_by_duty(policy.trust, regions)
         return Evidence(
             manifest=manifest,
             manifest_problem=problem,
             content=content,
             signature=self._signature(bundle, manifest, policy, now),
-            attestations=tuple(read_attestation(unique[key], policy.trust, now) for key in ordered),
+            attestations=tuple(_read_attestation(unique[key], keys, now) for key in ordered),
             envelope_digests=tuple(ordered),
             screening=_screen(content, policy, now) if manifest is not None else None,
             target_problems=tuple(str(item) for item in problems)
@@ -228,6 +297,7 @@ class EvidenceReader:
             else (),
             target_release_id=str(known.get("release_id", "")),
             recorded_release_id=recorded_release_id,
+            regions=regions,
         )
 
     @staticmethod

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from kfm_mlflow.canonical import digest_json
 from kfm_mlflow.gates.verdict import Verdict, worst
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -92,7 +93,7 @@ class Move:
     """A model version on its way from one level to another.
 
     Attributes:
-        model_name: Registered model.
+        model_name: Registered model, by its key: ``workspace/name`` outside the default workspace.
         version: MLflow model version, 1 or more.
         from_level: Level that it has.
         to_level: Level that is asked for.
@@ -234,16 +235,25 @@ def _one_line(text: str, length: int) -> str:
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
+def _word(text: str) -> str:
+    return "".join(
+        c if c.isalnum() or c in "-._~" else quote(c, safe="", errors="replace") for c in text
+    )
+
+
 def page_path(model_name: str, version: int) -> str:
     """Return the path of a version's page, as one word.
 
     Letters and digits of any script stay as they are, so that people can read it. A name that
     would leave no room for anything else in a refusal gives the path of the list of all models.
+
+    Args:
+        model_name: The model's key; its workspace is named as in MLflow's own addresses.
+        version: Model version.
     """
-    name = "".join(
-        c if c.isalnum() or c in "-._~" else quote(c, safe="", errors="replace") for c in model_name
-    )
-    path = f"/kfm/models/{name}/{version}"
+    workspace, name = split_key(model_name)
+    path = f"/kfm/models/{_word(name)}/{version}"
+    path += f"?workspace={_word(workspace)}" if workspace else ""
     return path if len(f"KFM refused; see {path}") <= MAX_SENTENCE else _HOME
 
 

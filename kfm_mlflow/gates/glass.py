@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfm_mlflow.errors import InputError
+from kfm_mlflow.policy.access import MAX_BREAK_GLASS_HOURS
 
 _MAX_REASON, _MAX_TICKET = 1000, 200
 
@@ -29,13 +30,19 @@ class BreakGlass:
         """Refuse what says nothing.
 
         Raises:
-            InputError: No reason, no ticket, or no positive number of hours.
+            InputError: No reason, no ticket, or a number of hours that no policy can allow.
         """
         if not self.reason.strip() or not self.ticket.strip():
             raise InputError("needs a reason and a ticket", where="break-glass", remedy="say both")
         if not math.isfinite(self.hours) or self.hours <= 0:
             raise InputError(
                 f"{self.hours} is no length of time", where="break-glass hours", remedy="use 4"
+            )
+        if self.hours > MAX_BREAK_GLASS_HOURS:
+            raise InputError(
+                f"{self.hours:g} is more than any policy allows",
+                where="break-glass hours",
+                remedy=f"at most {MAX_BREAK_GLASS_HOURS:g}",
             )
 
 

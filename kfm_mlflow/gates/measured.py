@@ -10,6 +10,7 @@ from kfm_mlflow.gates.findings import Finding, Move
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.trust.attestation import Binding, binding_problems
 from kfm_mlflow.trust.instants import format_instant
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
 
 def binding_of(evidence: Evidence, move: Move, *, policy_digest: str | None = None) -> Binding:
-    """Return what a statement about this release has to be bound to."""
+    """Return what a statement has to be bound to.
+
+    Without a policy digest it is about the release, whose documents know no workspace.
+    """
+    key = move.model_name
     return Binding(
-        model_name=move.model_name,
+        model_name=key if policy_digest else split_key(key)[1],
         release_version=evidence.release_version,
         release_id=evidence.release_id,
         policy_digest=policy_digest,

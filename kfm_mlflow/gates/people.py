@@ -1,4 +1,7 @@
-"""Gates on what people decide and prepare: the council's votes, the release to go back to."""
+"""Gates on what people decide and prepare: the council's votes, the release to go back to.
+
+Going back itself asks for a signature, too, where the policy names who signs it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from kfm_mlflow.errors import InputError, KfmError
 from kfm_mlflow.gates.evidence import trusted_keys
 from kfm_mlflow.gates.findings import Finding, Move
+from kfm_mlflow.gates.measured import absent, binding_of, newest
 from kfm_mlflow.gates.verdict import Verdict
-from kfm_mlflow.trust.attestation import Binding, binding_problems
+from kfm_mlflow.trust.attestation import binding_problems
 from kfm_mlflow.trust.quorum import Council, Member, Proposal, Tally, parse_vote, tally
 
 if TYPE_CHECKING:
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.gates.evidence import Evidence
     from kfm_mlflow.policy.models import KeyPolicy, Policy
+
+
+_APPROVE = "sign it: kfm move models:/NAME/BAD --to candidate --restore GOOD --key KEY --reason WHY"
 
 
 def proposal_of(evidence_release_id: str, policy: Policy, move: Move) -> Proposal:
@@ -62,13 +69,7 @@ def _maker_keys(evidence: Evidence, policy: Policy) -> set[str]:
 
 
 def _count(evidence: Evidence, policy: Policy, move: Move) -> tuple[Tally, list[str]]:
-    binding = Binding(
-        model_name=move.model_name,
-        release_version=evidence.release_version,
-        release_id=evidence.release_id,
-        policy_digest=move.policy_digest or policy.digest,
-        version=move.version,
-    )
+    binding = binding_of(evidence, move, policy_digest=move.policy_digest or policy.digest)
     votes, ignored = [], []
     keys, makers = _key_ids(policy.trust.council.members), _maker_keys(evidence, policy)
     for report in evidence.of_kind("vote"):
@@ -98,7 +99,10 @@ def tally_of(evidence: Evidence, policy: Policy, move: Move) -> dict[str, Any]:
 def votes(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether the council's quorum approved exactly this move of exactly these bytes."""
     counted, ignored = _count(evidence, policy, move)
-    short = f"votes {len(counted.approving)} of {counted.needed}"
+    count = f"votes {len(counted.approving)} of {counted.needed}"
+    scheme = f"{count} ({counted.scheme})"
+    # The one sentence of a refusal claims no more than the count is worth.
+    short = scheme if counted.scheme == "k-of-n" else count
     remarks = "; ".join([*counted.findings, *(f"ignored: {reason}" for reason in ignored)])
     common: dict[str, Any] = {
         "observed": str(len(counted.approving)),
@@ -122,7 +126,7 @@ def votes(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
                 "QUORUM_REACHED",
                 Verdict.PASS,
                 short,
-                f"{short} ({counted.scheme}) {remarks}".strip(),
+                f"{scheme} {remarks}".strip(),
                 **common,
             )
         ]
@@ -132,10 +136,39 @@ def votes(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
             "QUORUM_PENDING",
             Verdict.INCONCLUSIVE,
             short,
-            f"{short}{missing} ({counted.scheme}) {remarks}".strip(),
+            f"{scheme}{missing} {remarks}".strip(),
             remedy=f"kfm vote models:/{move.model_name}/{move.version} --to {move.to_level} "
             "--key KEY --approve",
             **common,
+        )
+    ]
+
+
+def rollback_approval(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether somebody whom the policy names signed that this release comes back.
+
+    The statement names both versions and the journey, so that it brings back this release in the
+    place of that one, once, under this policy.
+    """
+    binding = binding_of(evidence, move, policy_digest=move.policy_digest or policy.digest)
+    report, problems = newest(evidence, "rollback", binding, epoch=move.epoch)
+    if report is None:
+        return absent("rollback", problems, _APPROVE)
+    claims = report.claims or {}
+    said = (claims.get("restored_version"), claims.get("replaced_version"))
+    if said != (move.version, move.production):
+        return absent(
+            "rollback",
+            [f"brings back v{said[0]} for v{said[1]}, not v{move.version} for v{move.production}"],
+            _APPROVE,
+        )
+    return [
+        Finding(
+            "ROLLBACK_APPROVED",
+            Verdict.PASS,
+            "rollback approved",
+            f"{', '.join(report.signers)} signed that v{move.version} comes back for "
+            f"v{move.production}: {str(claims.get('reason', ''))[:200]}",
         )
     ]
 
@@ -158,7 +191,8 @@ def rollback_target(evidence: Evidence, policy: Policy, move: Move) -> list[Find
                 Verdict.FAIL,
                 f"rollback target v{move.production} broken",
                 problem,
-                remedy="restore the frozen area from backup before releasing anything",
+                remedy="restore the frozen area from backup before releasing anything; what was "
+                "Production before the registry was governed needs an exemption, once",
             )
             for problem in evidence.target_problems
         ]

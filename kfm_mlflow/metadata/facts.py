@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "MODEL_SUFFIXES",
     "RELEASE_VERSION_PATTERN",
     "AgentFact",
     "Bbox",
@@ -60,6 +61,10 @@ def utc_instant(instant: datetime, *, where: str) -> datetime:
 def utc_text(instant: datetime) -> str:
     """Write an aware instant as RFC 3339 in UTC, ending in ``Z``."""
     return utc_instant(instant, where="instant").isoformat().replace("+00:00", "Z")
+
+
+MODEL_SUFFIXES = (".pt", ".pth", ".onnx", ".bin", ".safetensors", ".data")
+"""Endings of files that hold weights, or a part of them."""
 
 
 @dataclass(frozen=True)

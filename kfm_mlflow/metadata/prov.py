@@ -23,6 +23,7 @@ from kfm_mlflow.metadata.facts import find_file
 from kfm_mlflow.metadata.prov_constraints import (
     constraint_sentences,
     lineage_sentences,
+    read_document,
     unify,
 )
 from kfm_mlflow.metadata.prov_lineage import Lineage
@@ -130,20 +131,6 @@ def _attribute(
         document.wasAttributedTo(whole, known[name])
 
 
-def _read(prov_json: Any) -> ProvDocument:
-    """Read PROV-JSON values.
-
-    Raises:
-        EvidenceError: They are not a PROV document.
-    """
-    from prov.model import ProvDocument
-
-    try:
-        return ProvDocument.deserialize(content=json.dumps(prov_json), format="json")
-    except Exception as exc:  # the parser raises whatever a foreign value makes it stumble over
-        raise EvidenceError(f"not PROV-JSON ({type(exc).__name__})", where="provenance") from exc
-
-
 def prov_views(prov_json: bytes) -> dict[str, str]:
     """Write a PROV-JSON document as PROV-N and as Turtle.
 
@@ -156,7 +143,7 @@ def prov_views(prov_json: bytes) -> dict[str, str]:
     Raises:
         EvidenceError: The bytes are not a PROV-JSON document, or not one that can be written so.
     """
-    document = _read(parse_json(prov_json, where="provenance")).flattened()
+    document = read_document(parse_json(prov_json, where="provenance")).flattened()
     try:
         return {"provn": document.get_provn(), "ttl": _turtle(document)}
     except Exception as exc:  # the writers raise whatever a half-said relation makes them
@@ -200,7 +187,7 @@ def evaluate_prov(
         weights and data sets, traced by digest. Empty when there are none.
     """
     try:
-        document = unify(_read(prov_json))
+        document = unify(read_document(prov_json))
     except EvidenceError as exc:
         return [str(exc)]
     found = constraint_sentences(document)

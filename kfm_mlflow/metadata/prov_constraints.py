@@ -8,6 +8,7 @@ entity and activity.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +22,21 @@ if TYPE_CHECKING:
 
     from prov.model import ProvDocument
 
-_KFM = f"{NAMESPACE}ns#"
+KFM = f"{NAMESPACE}ns#"
+
+
+def read_document(prov_json: Any) -> ProvDocument:
+    """Read PROV-JSON values.
+
+    Raises:
+        EvidenceError: They are not a PROV document.
+    """
+    from prov.model import ProvDocument
+
+    try:
+        return ProvDocument.deserialize(content=json.dumps(prov_json), format="json")
+    except Exception as exc:  # the parser raises whatever a foreign value makes it stumble over
+        raise EvidenceError(f"not PROV-JSON ({type(exc).__name__})", where="provenance") from exc
 
 
 def unify(document: ProvDocument) -> ProvDocument:
@@ -43,7 +58,7 @@ def _utc(instant: Any) -> datetime | None:
 
 
 @dataclass
-class _Records:
+class Records:
     """The records of a document, by kind."""
 
     entities: dict[Any, Any] = field(default_factory=dict)
@@ -52,16 +67,22 @@ class _Records:
     relations: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def span(self, activity: Any) -> tuple[datetime | None, datetime | None]:
+        """Return start and end of an activity, as far as they are said."""
         record = self.activities.get(activity)
         if record is None:
             return None, None
         return _utc(record.get_startTime()), _utc(record.get_endTime())
 
 
-def _read_records(document: ProvDocument) -> _Records:
+def read_records(document: ProvDocument) -> Records:
+    """Return the records of a document by kind.
+
+    Args:
+        document: As :func:`unify` returns it.
+    """
     from prov.model import ProvActivity, ProvAgent, ProvEntity
 
-    found = _Records()
+    found = Records()
     for record in document.get_records():
         if isinstance(record, ProvEntity):
             found.entities[record.identifier] = record
@@ -82,6 +103,8 @@ _REFERENCES = {
     "usedEntity": "entities",
     "plan": "entities",
     "collection": "entities",
+    "specificEntity": "entities",
+    "generalEntity": "entities",
     "activity": "activities",
     "informed": "activities",
     "informant": "activities",
@@ -91,7 +114,7 @@ _REFERENCES = {
 }
 
 
-def _undeclared(records: _Records) -> list[str]:
+def _undeclared(records: Records) -> list[str]:
     found: list[str] = []
     for kind, formal in records.relations:
         for role, value in formal.items():
@@ -105,12 +128,12 @@ def _undeclared(records: _Records) -> list[str]:
     return found
 
 
-def _typing(records: _Records) -> list[str]:
+def _typing(records: Records) -> list[str]:
     both = records.activities.keys() & (records.entities.keys() | records.agents.keys())
     return [f"{name}: cannot be an activity and something else" for name in both]
 
 
-def _spans(records: _Records) -> list[str]:
+def _spans(records: Records) -> list[str]:
     found: list[str] = []
     for name in records.activities:
         start, end = records.span(name)
@@ -119,7 +142,7 @@ def _spans(records: _Records) -> list[str]:
     return found
 
 
-def _generations(records: _Records) -> tuple[list[str], dict[Any, datetime]]:
+def _generations(records: Records) -> tuple[list[str], dict[Any, datetime]]:
     found: list[str] = []
     by: dict[Any, set[Any]] = defaultdict(set)
     made_at: dict[Any, datetime] = {}
@@ -139,27 +162,34 @@ def _generations(records: _Records) -> tuple[list[str], dict[Any, datetime]]:
     return found, made_at
 
 
-def _usages(records: _Records, made_at: dict[Any, datetime]) -> list[str]:
+def _usages(records: Records, made_at: dict[Any, datetime]) -> list[str]:
     found: list[str] = []
-    gone_at = {
-        formal["entity"]: _utc(formal["time"])
-        for kind, formal in records.relations
-        if kind == "Invalidation"
-    }
+    gone_at: dict[Any, datetime] = {}
+    for kind, formal in records.relations:
+        instant = _utc(formal["time"]) if kind == "Invalidation" else None
+        if instant:
+            gone_at[formal["entity"]] = min(instant, gone_at.get(formal["entity"], instant))
+    found += [
+        f"{entity}: is invalidated before it is generated"
+        for entity, gone in gone_at.items()
+        if entity in made_at and gone < made_at[entity]
+    ]
     for kind, formal in records.relations:
         if kind != "Usage":
             continue
         entity, instant = formal["entity"], _utc(formal["time"])
-        latest = instant or records.span(formal["activity"])[1]
+        start, end = records.span(formal["activity"])
+        earliest, latest = instant or start, instant or end
         made, gone = made_at.get(entity), gone_at.get(entity)
         if made and latest and latest < made:
             found.append(f"{entity}: is used before it is generated")
-        if gone and instant and instant > gone:
+        if gone and earliest and earliest > gone:
             found.append(f"{entity}: is used after it is invalidated")
     return found
 
 
-def _edges(records: _Records) -> list[tuple[Any, Any]]:
+def derivations(records: Records) -> list[tuple[Any, Any]]:
+    """Return (made, used) of every derivation that names both."""
     return [
         (formal["generatedEntity"], formal["usedEntity"])
         for kind, formal in records.relations
@@ -167,7 +197,7 @@ def _edges(records: _Records) -> list[tuple[Any, Any]]:
     ]
 
 
-def _halves(records: _Records) -> list[str]:
+def _halves(records: Records) -> list[str]:
     """Return derivations that do not say from what to what (PROV-DM 5.2.1 demands both)."""
     return [
         f"Derivation: names no {role}"
@@ -178,10 +208,10 @@ def _halves(records: _Records) -> list[str]:
     ]
 
 
-def _cycles(records: _Records) -> list[str]:
+def _cycles(records: Records) -> list[str]:
     import networkx as nx
 
-    graph: nx.DiGraph[Any] = nx.DiGraph(_edges(records))
+    graph: nx.DiGraph[Any] = nx.DiGraph(derivations(records))
     if nx.is_directed_acyclic_graph(graph):
         return []
     steps = nx.find_cycle(graph)
@@ -194,7 +224,7 @@ def constraint_sentences(document: ProvDocument) -> list[str]:
     Args:
         document: As :func:`unify` returns it.
     """
-    records = _read_records(document)
+    records = read_records(document)
     generations, made_at = _generations(records)
     found = _typing(records) + _spans(records) + generations
     found += _usages(records, made_at) + _undeclared(records) + _halves(records)
@@ -202,14 +232,16 @@ def constraint_sentences(document: ProvDocument) -> list[str]:
     return sorted(set(found))
 
 
-def _types(entity: Any) -> set[str]:
+def types_of(entity: Any) -> set[str]:
+    """Return the types of an entity as URIs."""
     return {getattr(value, "uri", str(value)) for value in entity.get_asserted_types()}
 
 
-def _digests(entity: Any) -> set[str]:
+def digests_of(entity: Any) -> set[str]:
+    """Return every ``kfm:sha256`` of an entity as ``sha256:<hex>``; what is no digest as it is."""
     found: set[str] = set()
     for key, value in entity.extra_attributes:
-        if key.uri == f"{_KFM}sha256":
+        if key.uri == f"{KFM}sha256":
             try:
                 found.add(parse_digest(str(value)))
             except InputError:
@@ -217,7 +249,8 @@ def _digests(entity: Any) -> set[str]:
     return found
 
 
-def _reached(start: Any, edges: Iterable[tuple[Any, Any]]) -> set[Any]:
+def reached_from(start: Any, edges: Iterable[tuple[Any, Any]]) -> set[Any]:
+    """Return everything that edges (from what was made to what it was made of) lead to."""
     sources: dict[Any, list[Any]] = defaultdict(list)
     for made, used in edges:
         sources[made].append(used)
@@ -240,17 +273,17 @@ def lineage_sentences(
         weights_sha256: Digest that the weights must carry.
         dataset_sha256s: Digests of which each must be reached; no other data set may be.
     """
-    records = _read_records(document)
-    releases = [n for n, e in records.entities.items() if f"{_KFM}Release" in _types(e)]
+    records = read_records(document)
+    releases = [n for n, e in records.entities.items() if f"{KFM}Release" in types_of(e)]
     if len(releases) != 1:
         return [f"{len(releases)} entities are a kfm:Release; exactly one must be"]
-    reached = _reached(releases[0], _edges(records))
+    reached = reached_from(releases[0], derivations(records))
     reached_entities = [records.entities[n] for n in reached if n in records.entities]
     by_kind: dict[str, set[str]] = {"Weights": set(), "Dataset": set()}
     found: list[str] = []
     for entity in reached_entities:
-        kinds = [kind for kind in by_kind if f"{_KFM}{kind}" in _types(entity)]
-        digests = _digests(entity)
+        kinds = [kind for kind in by_kind if f"{KFM}{kind}" in types_of(entity)]
+        digests = digests_of(entity)
         if kinds and len(digests) != 1:
             found.append(f"{entity.identifier}: must carry one kfm:sha256")
         for kind in kinds:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import NAMESPACE, canonical_bytes, parse_json
 from kfm_mlflow.errors import EvidenceError, InputError
+from kfm_mlflow.metadata.facts import MODEL_SUFFIXES
 from kfm_mlflow.metadata.packages import licensing, resolved_packages, spdx_expression
 from kfm_mlflow.metadata.sentences import capped
 from kfm_mlflow.metadata.stac import sorted_datasets
@@ -34,7 +35,6 @@ LATER_FILES = ("sbom.spdx.json", "stac/model-item.json")
 
 _MODEL_ID = "SPDXRef-Model"
 _TOOL = "kfm-mlflow"
-_BINARY = (".pt", ".pth", ".onnx", ".bin", ".safetensors", ".data")
 
 
 def _license(text: str | None) -> Any:
@@ -58,7 +58,7 @@ def _file(number: int, fact: FileFact) -> File:
             Checksum(ChecksumAlgorithm.SHA1, fact.sha1),
             Checksum(ChecksumAlgorithm.SHA256, fact.sha256.removeprefix("sha256:")),
         ],
-        file_types=[FileType.BINARY if fact.path.endswith(_BINARY) else FileType.TEXT],
+        file_types=[FileType.BINARY if fact.path.endswith(MODEL_SUFFIXES) else FileType.TEXT],
         license_concluded=SpdxNoAssertion(),
         copyright_text=SpdxNoAssertion(),
     )

@@ -35,6 +35,7 @@ class AttestationsPolicy(Written):
     vote: Roles = ()
     canary_verdict: Roles = ()
     rollback: Roles = ()
+    care_authority: Roles = ()
 
 
 class BreakGlassPolicy(Written):

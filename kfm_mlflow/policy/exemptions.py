@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-NEVER_WAIVED_GATES = frozenset({"integrity", "signature", "care"})
+NEVER_WAIVED_GATES = frozenset({"integrity", "signature", "care", "authority"})
 NEVER_WAIVED_CODES = frozenset({"VETOED"})
 ENGINE_CODE_PREFIX = "GATE_"
 """Beginning of the codes by which the engine says that a gate gave no answer."""

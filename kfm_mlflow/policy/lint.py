@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.rollout import lint_rollout
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,6 +30,7 @@ def lint_policy(policy: Policy, now: datetime) -> list[str]:
         *_lint_trust(policy),
         *_lint_levels(policy),
         *_lint_access(policy),
+        *lint_rollout(policy.rollout),
         *_lint_exemptions(policy, now),
     ]
 
@@ -52,6 +54,14 @@ def _lint_trust(policy: Policy) -> list[str]:
         notes.append("trust.council.members is empty: gate votes can never pass")
     elif "votes" in asked and trust.council.threshold == "byzantine" and size < MIN_BYZANTINE:
         notes.append(f"trust.council has {size} members: Byzantine fault tolerance needs 4")
+    keys = [member.public_key for member in trust.council.members]
+    if len(set(keys)) < len(keys):
+        notes.append("one key is that of two council members: it has one vote, and counts once")
+    notes += [
+        f"trust.rollback_approvers names {duty}, and there is nobody in it"
+        for duty in trust.rollback_approvers
+        if not (trust.council.members if duty == "council" else trust.controllers)
+    ]
     shared = {k.public_key for k in trust.signers} & {k.public_key for k in trust.validators}
     if shared - {None}:
         notes.append("one key is both signer and validator: nobody validates their own release")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from kfm_mlflow.canonical import digest_file
 from kfm_mlflow.errors import PolicyError
 from kfm_mlflow.policy.models import Policy
 
@@ -113,7 +112,7 @@ def _entries(section: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def _embed_keys(raw: dict[str, Any], folder: Path, *, where: str) -> None:
     for field, key in _entries(raw.get("trust")):
         name = key.get(f"{field}_file")
-        if not isinstance(name, str) or field in key:
+        if not isinstance(name, str) or key.get(field) is not None:
             continue
         try:
             key[field] = (folder / name).read_text(encoding="ascii")
@@ -159,14 +158,13 @@ def parse_policy(text: str, *, where: str, folder: Path) -> Policy:
     _embed_keys(raw, folder, where=where)
     if raw.get("regions_digest") is not None:
         raise PolicyError("is found out, not written", where=f"{where}: regions_digest")
-    regions = raw.get("regions_file")
-    if isinstance(regions, str):
-        path = (folder / regions).resolve()
-        if not path.is_file():
-            raise PolicyError(f"{regions!r} does not exist", where=f"{where}: regions_file")
-        raw["regions_file"] = str(path)
-        raw["regions_digest"] = digest_file(path)
-    return _build(raw, where=where)
+    policy = _build(raw, where=where)
+    if policy.regions_file is None:
+        return policy
+    path = (folder / policy.regions_file).resolve()
+    if not path.is_file():
+        raise PolicyError(f"{policy.regions_file!r} does not exist", where=f"{where}: regions_file")
+    return policy.with_regions(path)
 
 
 def load_policy(path: Path) -> Policy:

@@ -10,10 +10,12 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, PrivateAttr, model_validator
 
-from kfm_mlflow.canonical import digest_json
+from kfm_mlflow.canonical import digest_file, digest_json
+from kfm_mlflow.errors import PolicyError
 from kfm_mlflow.policy.access import AccessPolicy
+from kfm_mlflow.policy.drift import DriftPlan
 from kfm_mlflow.policy.exemptions import Exemption
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.rollout import RolloutPolicy
@@ -22,6 +24,7 @@ from kfm_mlflow.policy.written import NonEmpty, Written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 Mode = Literal["enforce", "warn", "audit"]
 
@@ -111,16 +114,47 @@ class CarePolicy(GatePolicy):
 
     Attributes:
         accepted: Screening statuses that pass.
+        public_terms: Terms that are no misspelling of a restricted name, however alike.
+        hyperlocal_m: Lengths below this are too close for a statement about a hazard or a site.
+        min_score_pct: Least FAIR+CARE score; below is the band "Blocked".
+        min_care_pct: Least CARE part of it, a veto whatever the score.
+        max_invariance_change_ratio: How far public outputs may move when restricted inputs are
+            permuted, as a ratio of their range.
+        require_invariance: A validator must have measured that.
+        require_training_rows: A validator must have counted the training rows in every region.
     """
 
     mode: Literal["enforce"] = "enforce"
     accepted: tuple[Literal["no-known-conflict"], ...] = ("no-known-conflict",)
+    public_terms: tuple[NonEmpty, ...] = ()
+    hyperlocal_m: float = Field(default=1000.0, gt=0)
+    min_score_pct: float = Field(default=65.0, ge=0, le=100)
+    min_care_pct: float = Field(default=80.0, ge=0, le=100)
+    max_invariance_change_ratio: float = Field(default=1e-6, ge=0)
+    require_invariance: bool = False
+    require_training_rows: bool = False
+
+
+class AuthorityPolicy(GatePolicy):
+    """What the authorities of regions signed; a veto, so it can only be enforced."""
+
+    mode: Literal["enforce"] = "enforce"
 
 
 class DocumentPolicy(GatePolicy):
     """Where a document of the release lies."""
 
     path: NonEmpty
+
+
+class LineagePolicy(GatePolicy):
+    """The way from the model to its data, walked by digest.
+
+    Attributes:
+        path: Where the lineage lies in the release.
+    """
+
+    path: NonEmpty = "provenance/provenance.json"
 
 
 class ValidationPolicy(GatePolicy):
@@ -135,13 +169,24 @@ class ValidationPolicy(GatePolicy):
     require_deterministic: bool = True
 
 
+class DriftPolicy(GatePolicy):
+    """What the validator must have found about current inputs.
+
+    Attributes:
+        plan: The plan that the check must have followed.
+    """
+
+    plan: DriftPlan = DriftPlan()
+
+
 class StatementsPolicy(GatePolicy):
     """What the signer of a release must say of it beside it.
 
     Attributes:
         required: Kinds of statements; without any, the gate answers nothing and so refuses.
-        require_commit: The code must have been at a commit.
-        require_lock: The installed packages must be named by digest.
+        require_commit: The code must have been at a commit, without any change.
+        require_lock: The installed packages must be named by digest, and be those that a file of
+            pinned versions in that commit names.
     """
 
     required: tuple[Literal["slsa-provenance", "care-screening", "stac-item"], ...] = (
@@ -164,7 +209,9 @@ class GatesPolicy(Written):
     completeness: CompletenessPolicy | None = None
     signature: GatePolicy | None = None
     care: CarePolicy | None = None
+    authority: AuthorityPolicy | None = None
     prov: DocumentPolicy | None = None
+    lineage: LineagePolicy | None = None
     stac: DocumentPolicy | None = None
     sbom: DocumentPolicy | None = None
     attestations: StatementsPolicy | None = None
@@ -172,6 +219,7 @@ class GatesPolicy(Written):
     xai: XaiPolicy | None = None
     validation: ValidationPolicy | None = None
     metrics: MetricsPolicy | None = None
+    drift: DriftPolicy | None = None
     canary: GatePolicy | None = None
     votes: VotesPolicy | None = None
     rollback_target: GatePolicy | None = None
@@ -234,6 +282,9 @@ class TrustPolicy(Written):
         validators: Keys of those who validate.
         controllers: Keys of those who judge canaries.
         council: Who votes.
+        rollback_approvers: Duties of which one must have signed a rollback before a former
+            Production release comes back: ``controllers`` (automatic), ``council`` (by hand).
+            Without any, no signature is asked for.
     """
 
     signers: tuple[KeyPolicy, ...] = ()
@@ -242,6 +293,7 @@ class TrustPolicy(Written):
     validators: tuple[KeyPolicy, ...] = ()
     controllers: tuple[KeyPolicy, ...] = ()
     council: CouncilPolicy = CouncilPolicy()
+    rollback_approvers: tuple[Literal["controllers", "council"], ...] = ()
 
     @model_validator(mode="after")
     def _separates_duties(self) -> Self:
@@ -278,7 +330,8 @@ class Policy(Written):
     Attributes:
         family: Name of the family.
         models: Shell-style patterns; a registered model whose name matches belongs here.
-        regions_file: GeoJSON of sovereign regions, relative to the policy file; None takes the
+        regions_file: GeoJSON of sovereign regions; people write a path relative to the policy
+            file, of which the name alone is kept (see :meth:`with_regions`). None takes the
             packaged, illustrative extents.
         regions_digest: Of that file when the policy was loaded; nobody writes it.
         access: Who may move versions and send statements; without it, nobody.
@@ -297,6 +350,7 @@ class Policy(Written):
     access: AccessPolicy = AccessPolicy()
     exemptions: tuple[Exemption, ...] = ()
     rollout: RolloutPolicy
+    _regions_path: Any = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _names_known_gates(self) -> Self:
@@ -317,6 +371,17 @@ class Policy(Written):
                 raise ValueError(f"access.break_glass.keep: {name!r} is no gate")
         return self
 
+    @model_validator(mode="after")
+    def _hears_authorities(self) -> Self:
+        for level in (Level.STAGING, Level.CANARY, Level.PRODUCTION):
+            names = self.gate_names(level)
+            if "care" in names and "authority" not in names:
+                raise ValueError(
+                    f"levels.{level}: asks gate 'care' without gate 'authority', so that no veto "
+                    "of a region would be heard"
+                )
+        return self
+
     def gate_names(self, level: Level) -> tuple[str, ...]:
         """Return the gates on the way into a level; none for candidate."""
         if level is Level.CANDIDATE:
@@ -328,6 +393,36 @@ class Policy(Written):
         """Return the settings of a configured gate."""
         settings: GatePolicy = getattr(self.gates, name)
         return settings
+
+    def with_regions(self, path: Path) -> Self:
+        """Return a copy that screens with a file of this machine.
+
+        Name and content count towards the digest; where the file lies does not, so that policies
+        may be moved, and those who read one learn nothing of the machine.
+
+        Args:
+            path: GeoJSON that is there.
+        """
+        update = {"regions_file": path.name, "regions_digest": digest_file(path)}
+        copied = self.model_copy(update=update)
+        copied._regions_path = path  # noqa: SLF001 - of the copy, nobody has it yet
+        return copied
+
+    @property
+    def regions_path(self) -> Path | None:
+        """Where the regions file lies on this machine; None takes the packaged extents.
+
+        Raises:
+            PolicyError: There is a file, but the policy came from elsewhere without it.
+        """
+        if self.regions_file is not None and self._regions_path is None:
+            raise PolicyError(
+                "is not here; the policy came without it",
+                where=self.regions_file,
+                remedy="read the policy from the file that names it",
+            )
+        found: Path | None = self._regions_path
+        return found
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with changed fields, which has a digest of its own."""

@@ -8,109 +8,34 @@ analysis that can never get samples, a plan that promotes without evidence.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StrictInt,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from kfm_mlflow.canonical import digest_json
+from kfm_mlflow.policy.steps import (
+    FULL_PCT,
+    PRESETS,
+    AnalysisStep,
+    Seconds,
+    Section,
+    SetMirrorRoute,
+    SetWeight,
+    Step,
+    find_fault,
+)
 
-CompareMetric = Literal["error_ratio", "amplification_ratio", "mean_shift_ratio"]
-"""What canary and stable are compared by: the share of errors, and the share of answers whose
-named statistic lies outside the stable release's own band."""
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-FULL_PCT = 100
-
-
-class Section(BaseModel):
-    """Base of this section: frozen, unknown fields forbidden, no coercion of booleans."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SetWeight(Section):
-    """Send a share of the traffic to the canary.
-
-    Attributes:
-        weight_pct: Percent of requests, 1..100.
-    """
-
-    weight_pct: StrictInt = Field(alias="setWeight", ge=1, le=FULL_PCT)
-
-
-class AnalysisRun(Section):
-    """How much evidence a step asks for, and for how long it waits.
-
-    Attributes:
-        min_samples: Requests (or measured answers) of the canary before anything can pass.
-        deadline_s: Abort when there is no PASS within this time.
-    """
-
-    min_samples: StrictInt = Field(alias="minSamples", ge=1)
-    deadline_s: Seconds
-
-
-class AnalysisStep(Section):
-    """Go on only when the canary is measured and found no worse."""
-
-    analysis: AnalysisRun
-
-
-class Pause(Section):
-    """A wait: for a gate, with a deadline, or for a time.
-
-    Attributes:
-        gate: ``votes`` waits until the registry would admit the canary to production.
-        deadline_s: Abort when the gate has not opened within this time.
-        duration_s: Wait so long and go on.
-    """
-
-    gate: Literal["votes"] | None = None
-    deadline_s: Seconds | None = None
-    duration_s: Seconds | None = None
-
-    @model_validator(mode="after")
-    def _waits_for_one_thing(self) -> Self:
-        if (self.gate is None) == (self.duration_s is None):
-            raise ValueError("give either gate (with deadline_s) or duration_s")
-        if (self.gate is None) != (self.deadline_s is None):
-            raise ValueError("a gate needs deadline_s, and only a gate has one")
-        return self
-
-
-class PauseStep(Section):
-    """Wait at the present weight; the canary stays under analysis."""
-
-    pause: Pause
-
-
-def _kind_of_step(value: Any) -> str | None:
-    names = ("setWeight", "analysis", "pause")
-    if isinstance(value, dict):
-        return next((name for name in names if name in value), None)
-    kinds: dict[type, str] = {SetWeight: "setWeight", AnalysisStep: "analysis", PauseStep: "pause"}
-    return kinds.get(type(value))
-
-
-Step = Annotated[
-    Annotated[SetWeight, Tag("setWeight")]
-    | Annotated[AnalysisStep, Tag("analysis")]
-    | Annotated[PauseStep, Tag("pause")],
-    Discriminator(
-        _kind_of_step,
-        custom_error_type="unknown_step",
-        custom_error_message="a step is one of setWeight, analysis, pause",
-    ),
+CompareMetric = Literal[
+    "error_ratio",
+    "slow_p50_ratio",
+    "slow_p95_ratio",
+    "slow_p99_ratio",
+    "amplification_ratio",
+    "mean_shift_ratio",
 ]
+"""What canary and stable are compared by: the share of errors; the share of answers slower than
+stable's own median, 95th or 99th percentile; and the share of answers whose named statistic lies
+outside the stable release's own band."""
 
 
 class Limits(Section):
@@ -119,10 +44,13 @@ class Limits(Section):
     Attributes:
         error_ratio: Largest share of requests answered with an error, 0..1.
         p95_latency_ms: Largest 95th percentile of the time to answer, in ms.
+        cost_usd_per_1k_requests: Largest cost of 1000 answers, in US dollars: the mean time to
+            answer, at ``replicaUsdPerHour``.
     """
 
     error_ratio: float | None = Field(default=None, ge=0, le=1)
     p95_latency_ms: float | None = Field(default=None, gt=0)
+    cost_usd_per_1k_requests: float | None = Field(default=None, gt=0)
 
 
 class AnalysisPolicy(Section):
@@ -133,11 +61,13 @@ class AnalysisPolicy(Section):
             comparison, however often one looks; shared over all compared metrics.
         limits: Absolute limits.
         compare: Metrics compared with stable by a sequential test.
+        replica_usd_per_hour: What a replica costs, in US dollars; asked for by the cost limit.
     """
 
     false_alarm_ratio: float = Field(default=0.05, alias="falseAlarmRatio", gt=0, lt=1)
     limits: Limits = Limits()
     compare: tuple[CompareMetric, ...] = ()
+    replica_usd_per_hour: float | None = Field(default=None, alias="replicaUsdPerHour", gt=0)
 
     @field_validator("compare")
     @classmethod
@@ -150,6 +80,8 @@ class AnalysisPolicy(Section):
     def _measures_something(self) -> Self:
         if not self.compare and not self.limits.model_dump(exclude_none=True):
             raise ValueError("give limits, compare or both: nothing measured can never pass")
+        if self.limits.cost_usd_per_1k_requests is not None and self.replica_usd_per_hour is None:
+            raise ValueError("limits.cost_usd_per_1k_requests needs replicaUsdPerHour")
         return self
 
     @property
@@ -163,10 +95,15 @@ class RolloutPolicy(Section):
 
     Attributes:
         promotion: ``automatic`` promotes after the last step; ``manual`` waits for a person.
-        steps: In order; weights only rise.
+        steps: In order; weights only rise. Written as a list, or as the name of a preset:
+            ``canary`` (10 -> 100) or ``shadow`` (shadow -> 1 -> 5 -> 25 -> 50 -> 100).
         analysis: What is measured.
         scale_down_delay_s: How long a version stays up after its traffic left it, and how long a
-            new production version is watched before the rollout has succeeded.
+            new production version is watched at least before another canary may take its place.
+        post_promotion_watch_s: How long a new production version is watched, its predecessor kept
+            warm, before the rollout has succeeded. Only time with a controller at work counts, and
+            without ``minSamples`` good answers it goes on.
+        telemetry_gap_s: Give the candidate up when nothing could be measured for so long.
         canary_ready_s: How long a release may take to answer after it was deployed; also how
             long a rollback may take before it is called failed.
         promotion_deadline_s: Abort when promotion is due and not admitted (or, with ``manual``,
@@ -178,25 +115,27 @@ class RolloutPolicy(Section):
     steps: tuple[Step, ...] = Field(min_length=1)
     analysis: AnalysisPolicy
     scale_down_delay_s: float = Field(default=30.0, alias="scaleDownDelay_s", ge=0)
+    post_promotion_watch_s: float = Field(default=172800.0, alias="postPromotionWatch_s", ge=0)
+    telemetry_gap_s: Seconds = Field(default=300.0, alias="telemetryGap_s")
     canary_ready_s: Seconds = Field(default=60.0, alias="canaryReady_s")
     promotion_deadline_s: Seconds = Field(default=86400.0, alias="promotionDeadline_s")
     pause_deadline_s: Seconds = Field(default=3600.0, alias="pauseDeadline_s")
 
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in PRESETS:
+            raise ValueError(f"there is no plan {value!r}; give a list, or {', '.join(PRESETS)}")
+        return PRESETS[value]
+
     @field_validator("steps")
     @classmethod
-    def _rises(cls, value: tuple[Step, ...]) -> tuple[Step, ...]:
-        weight_pct = 0
-        for index, item in enumerate(value):
-            if isinstance(item, SetWeight):
-                if item.weight_pct < weight_pct:
-                    raise ValueError(
-                        f"[{index}].setWeight: {item.weight_pct} is below {weight_pct} before it"
-                    )
-                weight_pct = item.weight_pct
-            elif isinstance(item, AnalysisStep) and not weight_pct:
-                raise ValueError(f"[{index}].analysis: no setWeight before it, nothing to measure")
-        if not any(isinstance(item, AnalysisStep) for item in value):
-            raise ValueError("needs an analysis step: nothing is promoted without evidence")
+    def _is_fit(cls, value: tuple[Step, ...]) -> tuple[Step, ...]:
+        fault = find_fault(value)
+        if fault:
+            raise ValueError(fault)
         return value
 
     @model_validator(mode="after")
@@ -205,7 +144,8 @@ class RolloutPolicy(Section):
             alone = self.weight_pct_at(index) == FULL_PCT
             if alone and isinstance(item, AnalysisStep) and self.analysis.compare:
                 raise ValueError(
-                    f"steps[{index}].analysis: at setWeight 100 there is no stable to compare"
+                    f"steps[{index}].analysis: at setWeight 100 there is no stable to compare; "
+                    "end with a smaller weight, promotion gives 100"
                 )
         return self
 
@@ -215,6 +155,17 @@ class RolloutPolicy(Section):
             item.weight_pct for item in self.steps[: step_index + 1] if isinstance(item, SetWeight)
         ]
         return weights[-1] if weights else 0
+
+    def mirror_pct_at(self, step_index: int) -> int:
+        """Return the share copied to the canary, in percent, while a step is under way."""
+        if self.weight_pct_at(step_index):
+            return 0
+        shares = [
+            item.mirror.percentage
+            for item in self.steps[: step_index + 1]
+            if isinstance(item, SetMirrorRoute)
+        ]
+        return shares[-1] if shares else 0
 
     def min_samples_at(self, step_index: int) -> int:
         """Return the samples that a step asks for; the plan's largest where it asks for none."""
@@ -226,3 +177,19 @@ class RolloutPolicy(Section):
     def digest(self) -> str:
         """``sha256:<hex>`` of the plan; a rollout under way restarts when it changes."""
         return digest_json(self.model_dump(mode="json", by_alias=True))
+
+
+def lint_rollout(plan: RolloutPolicy) -> list[str]:
+    """Return what a plan will do that its author may not expect; often nothing."""
+    notes: list[str] = []
+    if not plan.analysis.limits.model_dump(exclude_none=True):
+        notes.append(
+            "rollout.analysis.limits is empty: no first release passes, and after promotion "
+            "nothing is measured; give error_ratio"
+        )
+    if plan.post_promotion_watch_s < plan.scale_down_delay_s:
+        notes.append(
+            "rollout.postPromotionWatch_s is below scaleDownDelay_s: the watch ends before the "
+            "old version goes"
+        )
+    return notes

@@ -11,22 +11,26 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from kfm_mlflow.errors import KfmError, ManifestError, RefusedError
+from kfm_mlflow.errors import DataError, KfmError, ManifestError, RefusedError, StorageError
 from kfm_mlflow.gates.content import ReleaseContent
 from kfm_mlflow.gates.engine import evaluate, judge_asker
 from kfm_mlflow.gates.evidence import Evidence, EvidenceReader
 from kfm_mlflow.gates.findings import Finding, GateReport, GateResult, Move
+from kfm_mlflow.gates.ruling import against_serving
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import PolicySet, load_policies
 from kfm_mlflow.registry.decision import Decision, asker_of, sign_decision
 from kfm_mlflow.registry.records import release_version_taken
 from kfm_mlflow.registry.settings import Settings, area_from, settings_from
+from kfm_mlflow.registry.standing import current_policy
+from kfm_mlflow.registry.workspaces import has_workspaces
 from kfm_mlflow.release.freeze import freeze, local_bundle
 from kfm_mlflow.release.manifest import Manifest, build_manifest
 from kfm_mlflow.trust.keys import load_private_key
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.trust.keys import Signer
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,10 @@ class Snapshot:
     """What the registry said about a version at one moment; compared again under the lock.
 
     Attributes:
+        model_name: The model's key (``trust/model_key.py``).
         envelopes: Attestations kept in the registry about the version's release.
         production_release: What was frozen for the Production version.
+        taken_count: How often the model's lock had been taken; every writer of the above takes it.
     """
 
     model_name: str
@@ -61,6 +68,17 @@ class Snapshot:
     release: ReleaseRow | None
     production_release: ReleaseRow | None
     envelopes: tuple[bytes, ...] = ()
+    taken_count: int = field(default=-1, compare=False)
+
+    @property
+    def workspace(self) -> str:
+        """MLflow workspace; empty for the default one."""
+        return split_key(self.model_name)[0]
+
+    @property
+    def registered_name(self) -> str:
+        """What MLflow's own tables call the model, in its workspace."""
+        return split_key(self.model_name)[1]
 
 
 def utc_now() -> datetime:
@@ -123,7 +141,8 @@ class Admission:
             holder_of: Which version of the model a release version was frozen for.
             reason: Why, in their words.
             restores: Whether this brings back a former Production release on a rollback.
-            replaced: Whether a former Production release takes this one's place.
+            replaced: Whether a former Production release takes this one's place; without one,
+                Production comes down only when it may no longer be served.
             break_glass: The emergency, if one is declared.
             dry_run: Evaluate only: nothing is frozen.
 
@@ -150,7 +169,9 @@ class Admission:
         )
         frozen_uri = ""
         if to_level.rank < snapshot.level.rank:
-            report = _taken_down(move, snapshot, policy, replaced=replaced)
+            ends = snapshot.level is Level.PRODUCTION and not replaced
+            withheld = ends and bool(self.against_serving(snapshot))
+            report = _taken_down(move, snapshot, policy, replaced=replaced or withheld)
         else:
             with ExitStack() as stack:
                 bundle, evidence = self._open(snapshot, policy, now, stack)
@@ -181,6 +202,52 @@ class Admission:
             _, evidence = self._open(snapshot, policy, move.now, stack)
             return evaluate(evidence, policy, move)
 
+    def examine(self, snapshot: Snapshot, policy: Policy, ask: Callable[[Evidence], T]) -> T:
+        """Return what a function makes of the evidence about a version as it is now.
+
+        Args:
+            snapshot: The version, and what is kept about it.
+            policy: Whose keys and regions count.
+            ask: Asked while the release can be read.
+        """
+        with ExitStack() as stack:
+            return ask(self._open(snapshot, policy, self.clock(), stack)[1])
+
+    def against_serving(self, snapshot: Snapshot) -> tuple[tuple[str, Finding], ...]:
+        """Return (gate, finding) of what forbids to serve a version, by the regions of today.
+
+        Consent, labels, embargoes and vetoes are looked at, and nothing else. Regions that can not
+        be read are such a finding: nobody knows what they forbid.
+        """
+        move = Move(
+            model_name=snapshot.model_name,
+            version=snapshot.version,
+            from_level=Level.CANARY,
+            to_level=Level.PRODUCTION,
+            epoch=snapshot.epoch,
+            production=None,
+            now=self.clock(),
+            restores=True,
+        )
+        problem = ""
+        for _ in range(2):  # The file may be replaced between two looks at it.
+            try:
+                report = self.judge(snapshot, move, current_policy(self.policy(snapshot.family)))
+            except DataError as exc:
+                problem = str(exc)
+            else:
+                return against_serving(
+                    (gate.gate, finding) for gate in report.gates for finding in gate.findings
+                )
+        finding = Finding(
+            "REGIONS_UNREADABLE",
+            Verdict.ERROR,
+            "regions cannot be read",
+            f"nobody knows whose land is touched: {problem}",
+            remedy="put the regions file right",
+        )
+        return (("care", finding),)
+
     def _open(
         self, snapshot: Snapshot, policy: Policy, now: datetime, stack: ExitStack
     ) -> tuple[Bundle | None, Evidence]:
@@ -209,13 +276,18 @@ class Admission:
         row = snapshot.release
         if row is not None and row.release_id == evidence.release_id:
             return row.frozen_uri
-        area, digests = area_from(self.environ), self.reader.digests
+        area, digests = area_from(self.environ, snapshot.workspace), self.reader.digests
         return freeze(bundle, _manifest(evidence), area, memory=digests)
 
     def _readable(self, snapshot: Snapshot) -> str:
         uri = snapshot.release.frozen_uri if snapshot.release else snapshot.source_uri
         if uri.startswith("mlflow-artifacts:"):
-            return area_from(self.environ).resolve(uri)
+            uri = area_from(self.environ, snapshot.workspace).resolve(uri)
+        if snapshot.release is None and has_workspaces():
+            # The server may read everything; who asks may read their own workspace.
+            area = area_from(self.environ, snapshot.workspace)
+            if area.workspace_of(uri) not in (None, snapshot.workspace):
+                raise StorageError("is another workspace's", where=snapshot.source_uri)
         return uri
 
     def _target(self, snapshot: Snapshot) -> dict[str, object]:

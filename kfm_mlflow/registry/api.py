@@ -21,6 +21,7 @@ from kfm_mlflow.gates.people import proposal_of
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import records
+from kfm_mlflow.registry.journal import write_journal
 from kfm_mlflow.registry.moves import Expectation, parse_version
 from kfm_mlflow.registry.store import KfmStore
 from kfm_mlflow.registry.translate import answer_to, to_mlflow
@@ -57,7 +58,7 @@ def registry() -> KfmStore:
 
 
 def answers(view: Callable[..., Any]) -> Callable[..., Response]:
-    """Write a view's value as JSON, and errors as MLflow writes them."""
+    """Write a view's value as JSON unless it is an answer, and errors as MLflow writes them."""
 
     @wraps(view)
     def wrapped(*args: Any, **kwargs: Any) -> Response:
@@ -72,12 +73,19 @@ def answers(view: Callable[..., Any]) -> Callable[..., Response]:
             return Response(
                 error.serialize_as_json(), error.get_http_status_code(), mimetype="application/json"
             )
+        if isinstance(value, Response):
+            return value
         return Response(json.dumps(value, sort_keys=True), mimetype="application/json")
 
     return wrapped
 
 
-def _body() -> dict[str, Any]:
+def body_object() -> dict[str, Any]:
+    """Return the JSON object that a request brings.
+
+    Raises:
+        InputError: It brings something else, or too much.
+    """
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise InputError(f"more than {MAX_BODY_BYTES} bytes", where="request")
     if request.mimetype != "application/json":
@@ -122,7 +130,8 @@ def model(name: str) -> Any:
     levels = store.levels(name)
     with store.ManagedSessionMaker(read_only=True) as session:
         head = records.ledger_head(session)
-        family = records.family(session, name) or store.admission.policies.family_of(name)
+        known = records.family(session, store.key_of(name))
+    family = known or store.admission.policies.family_of(name)
     policy = store.admission.policy(family)
     return {
         "name": name,
@@ -205,7 +214,7 @@ def proposal(name: str, version: int) -> Any:
     policy = store.admission.policy(snapshot.family)
     level = parse_level(request.args.get("to", ""))
     move = Move(
-        name,
+        snapshot.model_name,
         version,
         snapshot.level,
         level,
@@ -238,12 +247,13 @@ def attest(name: str, version: int) -> Any:
 @answers
 def vote() -> Any:
     """Keep a vote: ``{"model_name", "version", "envelope"}``, the envelope as JSON."""
-    body = _body()
+    body = body_object()
     version = _optional_version(body.get("version"), where="version")
     if version is None or not isinstance(body.get("model_name"), str):
         raise InputError("needs model_name, version and envelope", where="request")
     envelope = json.dumps(body.get("envelope"), sort_keys=True, separators=(",", ":")).encode()
-    return {"digest": registry().add_attestation(body["model_name"], version, envelope)}
+    kept = registry().add_attestation(body["model_name"], version, envelope, kind="vote")
+    return {"digest": kept}
 
 
 @api.post("/models/<name>/versions/<version>/moves")
@@ -254,7 +264,7 @@ def move(name: str, version: int) -> Any:
     ``{"to", "expect"?: {"production", "canary"}, "restore"?, "reason"?,
     "break_glass"?: {"reason", "ticket", "hours"}}``.
     """
-    body = _body()
+    body = body_object()
     expect = body.get("expect")
     expected = None
     if isinstance(expect, dict):
@@ -284,8 +294,9 @@ def move(name: str, version: int) -> Any:
 @answers
 def read_rollout(name: str) -> Any:
     """Return the rollout controller's journal of a model."""
-    with registry().ManagedSessionMaker(read_only=True) as session:
-        found = records.read_journal(session, name)
+    store = registry()
+    with store.ManagedSessionMaker(read_only=True) as session:
+        found = records.read_journal(session, store.key_of(name))
     return {
         "generation": found[0] if found else 0,
         "state": json.loads(found[1]) if found else None,
@@ -296,20 +307,11 @@ def read_rollout(name: str) -> Any:
 @answers
 def write_rollout(name: str) -> Any:
     """Write the journal by compare-and-set: ``{"expected", "state"}``."""
-    body = _body()
+    body = body_object()
     expected = body.get("expected")
     if not isinstance(expected, int) or isinstance(expected, bool):
         raise InputError("must be the generation that was read", where="expected")
-    store = registry()
-    with store.unit_of_work(f"journal:{name}") as session:
-        generation = records.write_journal(
-            session,
-            name,
-            json.dumps(body.get("state")),
-            expected=expected,
-            now=store.admission.clock(),
-        )
-    return {"generation": generation}
+    return {"generation": write_journal(registry(), name, body.get("state"), expected=expected)}
 
 
 @api.get("/policies/<family>")

@@ -8,14 +8,26 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kfm_mlflow.errors import InputError
-from kfm_mlflow.registry.guard import DoorGuard, log_refusal, refusal_of
+from kfm_mlflow.errors import InputError, KfmError
+from kfm_mlflow.registry.guard import OUR_PREFIX, DoorGuard, log_refusal, refusal_of
+
+_JSON = "application/json"
 
 
 def _static_prefix() -> str:
     from mlflow.server.handlers import STATIC_PREFIX_ENV_VAR
 
     return os.environ.get(STATIC_PREFIX_ENV_VAR, "").rstrip("/")
+
+
+def _require_place_of_our_own() -> None:
+    prefix = f"{_static_prefix()}/"
+    if prefix.startswith(OUR_PREFIX):
+        raise InputError(
+            f"{prefix.rstrip('/')!r} is where our own pages lie, past the guard",
+            where="--static-prefix",
+            remedy="take another prefix",
+        )
 
 
 def _require_no_foreign_code() -> None:
@@ -37,23 +49,45 @@ def register_pages(flask_app: Any) -> None:
             those cover our routes, too.
 
     Raises:
-        InputError: MLflow is set to run code that clients send.
+        InputError: MLflow is set to run code that clients send, or to serve where our pages lie.
     """
     from flask import jsonify, request
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.workspace_utils import WORKSPACE_HEADER_NAME
 
-    # These two put their routes on the blueprint.
-    from kfm_mlflow.registry import ledger_api, policy_api  # noqa: F401
+    # These put their routes on the blueprint.
+    from kfm_mlflow.registry import (  # noqa: F401
+        authority_api,
+        export_api,
+        ledger_api,
+        policy_api,
+        prov_api,
+    )
     from kfm_mlflow.registry.api import api
     from kfm_mlflow.registry.pages import pages
     from kfm_mlflow.registry.stac_api import stac
+    from kfm_mlflow.registry.translate import answer_to
+    from kfm_mlflow.registry.workspaces import PARAMETER, enter_asked
 
     _require_no_foreign_code()
+    _require_place_of_our_own()
     if "kfm_api" in flask_app.blueprints:
         return
     flask_app.register_blueprint(api)
     flask_app.register_blueprint(pages)
     flask_app.register_blueprint(stac)
     prefix = _static_prefix()
+
+    @flask_app.before_request
+    def _enter() -> Any:
+        if not request.path.startswith(OUR_PREFIX):
+            return None
+        try:
+            enter_asked(request.args.getlist(PARAMETER), request.headers.get(WORKSPACE_HEADER_NAME))
+        except (KfmError, MlflowException) as exc:
+            told = answer_to(exc)
+            return told.serialize_as_json(), told.get_http_status_code(), {"Content-Type": _JSON}
+        return None
 
     @flask_app.before_request
     def _guard() -> Any:

@@ -25,21 +25,21 @@ def is_ui_request() -> bool:
     return has_request_context() and _UI in request.path
 
 
-def _described(found: Any) -> Any:
-    if is_ui_request() and found.tags.get(IS_PROMPT_TAG_KEY) != "true":
-        level = level_of(found.current_stage, found.aliases)
-        found.description = with_block(found.description, found.name, int(found.version), level)
-    return found
-
-
 class DescribedStore(MovingStore):
     """MLflow's store, whose versions say to the UI where they stand."""
 
+    def _described(self, found: Any) -> Any:
+        if is_ui_request() and found.tags.get(IS_PROMPT_TAG_KEY) != "true":
+            level = level_of(found.current_stage, found.aliases)
+            key, version = self.key_of(found.name), int(found.version)
+            found.description = with_block(found.description, key, version, level)
+        return found
+
     def get_model_version(self, name: str, version: int | str) -> Any:
         """Return a version; to the UI, with the block before its description."""
-        return _described(super().get_model_version(name, version))
+        return self._described(super().get_model_version(name, version))
 
     def update_model_version(self, name: str, version: int | str, description: Any = None) -> Any:
         """Change a version's description; the block that the UI sends back is not kept."""
         kept = without_block(description)
-        return _described(super().update_model_version(name, version, kept))
+        return self._described(super().update_model_version(name, version, kept))

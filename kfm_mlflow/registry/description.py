@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from kfm_mlflow.gates.findings import page_path
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from kfm_mlflow.policy.levels import Level
@@ -32,19 +33,26 @@ _REMAINS = re.compile("(?m)^[ \t]*(?:" + "|".join(_LINES) + r")(?:\n|\Z)")
 
 
 def badge_path(name: str, version: int) -> str:
-    """Return the path of a version's badge."""
-    return f"/kfm/badge/{quote(name, safe='')}/{version}.svg"
+    """Return the path of a version's badge.
+
+    Args:
+        name: The model's key.
+        version: Model version.
+    """
+    workspace, own = split_key(name)
+    query = f"?workspace={quote(workspace, safe='')}" if workspace else ""
+    return f"/kfm/badge/{quote(own, safe='')}/{version}.svg{query}"
 
 
 def build_block(name: str, version: int, level: Level) -> str:
     """Return the block of a version, as Markdown.
 
     Args:
-        name: Registered model.
+        name: The model's key.
         version: Model version.
         level: Its level.
     """
-    page = quote(page_path(name, version), safe="/%")
+    page = quote(page_path(name, version), safe="/%?=")
     return (
         f"{_BEGIN}\n\n"
         f"[![kfm: {level}]({badge_path(name, version)})]({page})\n\n"

@@ -15,7 +15,7 @@ from mlflow.store.model_registry.dbmodels.models import (
     SqlRegisteredModel,
     SqlRegisteredModelAlias,
 )
-from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+from mlflow.store.workspace.dbmodels import SqlWorkspace
 from sqlalchemy import func, inspect, or_, select
 
 from kfm_mlflow.errors import EvidenceError
@@ -23,8 +23,10 @@ from kfm_mlflow.policy.levels import ALIASES, STAGES, Level, level_of_alias
 from kfm_mlflow.registry import migrations, reading, tables, triggers
 from kfm_mlflow.registry.doctor_finding import Finding, judged
 from kfm_mlflow.registry.history import History, read_entry
+from kfm_mlflow.release.area import DEFAULT_WORKSPACE
 from kfm_mlflow.trust.ledger import MOVED, POLICY
 from kfm_mlflow.trust.ledger_rows import verify_rows
+from kfm_mlflow.trust.model_key import model_key, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -195,51 +197,66 @@ def levels(connection: Connection, ledger: LedgerReading) -> list[Finding]:
     session: Any = connection  # Both execute statements, and no more is asked of them here.
     wrong: list[str] = []
     count = 0
-    for name in sorted(_models(connection) | set(ledger.histories)):
-        prompt = reading.is_prompt(session, DEFAULT_WORKSPACE_NAME, name)
+    # Only a model's versions have a registration; it goes when the model is deleted.
+    registered = connection.execute(select(tables.registration.c.model).distinct()).scalars()
+    governed = {*ledger.histories, *registered}
+    for key in sorted(_models(connection) | set(ledger.histories)):
+        workspace, name = _place(key)
+        prompt = reading.is_prompt(session, workspace, name)
         if prompt:
+            if key in governed:
+                wrong.append(f"{key} is a governed model, and calls itself a prompt")
             continue
         if prompt is None:
-            wrong.append(f"{name} is in the ledger and not in the registry")
+            wrong.append(f"{key} is in the ledger and not in the registry")
             continue
-        here = reading.levels(session, DEFAULT_WORKSPACE_NAME, name)
-        history = ledger.histories.get(name)
+        here = reading.levels(session, workspace, name)
+        history = ledger.histories.get(key)
         said = history.levels() if history else {}
         count += len(said)
         wrong += [
-            f"{name} v{version} is {here.get(version, Level.CANDIDATE)}, and by the ledger "
+            f"{key} v{version} is {here.get(version, Level.CANDIDATE)}, and by the ledger "
             f"{said.get(version, Level.CANDIDATE)}"
             for version in sorted({*here, *said})
             if here.get(version) is not said.get(version)
         ]
-        wrong += _stray_aliases(connection, name, said)
+        wrong += _stray_aliases(connection, key, said)
     fine = f"{count} versions above candidate are where the ledger says"
     return [judged("levels", wrong, "not as decided", _EDITED, fine), _workspaces(connection)]
 
 
 def _models(connection: Connection) -> set[str]:
-    """Return every model of which something may be above candidate."""
-    staged = select(_VERSIONS.c.name).where(
-        _VERSIONS.c.workspace == DEFAULT_WORKSPACE_NAME,
+    """Return the key of every model of which something may be above candidate."""
+    staged = select(_VERSIONS.c.workspace, _VERSIONS.c.name).where(
         or_(*(_VERSIONS.c.current_stage == stage for stage in sorted(set(STAGES.values())))),
     )
-    named = select(_ALIASES.c.name).where(
-        _ALIASES.c.workspace == DEFAULT_WORKSPACE_NAME,
+    named = select(_ALIASES.c.workspace, _ALIASES.c.name).where(
         func.lower(_ALIASES.c.alias).in_(_LEVEL_ALIASES),
     )
-    return {str(name) for query in (staged, named) for name in connection.execute(query).scalars()}
+    return {
+        model_key(str(row.workspace), str(row.name))
+        for query in (staged, named)
+        for row in connection.execute(query.distinct())
+    }
 
 
-def _stray_aliases(connection: Connection, name: str, said: Mapping[int, Level]) -> list[str]:
+def _place(key: str) -> tuple[str, str]:
+    """Return workspace and name of a model in MLflow's own tables."""
+    workspace, name = split_key(key)
+    return workspace or DEFAULT_WORKSPACE, name
+
+
+def _stray_aliases(connection: Connection, key: str, said: Mapping[int, Level]) -> list[str]:
     """Return where aliases that name a level point elsewhere than the level's version."""
+    workspace, name = _place(key)
     query = select(_ALIASES.c.alias, _ALIASES.c.version).where(
-        _ALIASES.c.workspace == DEFAULT_WORKSPACE_NAME,
+        _ALIASES.c.workspace == workspace,
         _ALIASES.c.name == name,
         func.lower(_ALIASES.c.alias).in_(_LEVEL_ALIASES),
     )
     found = {str(alias): int(version) for alias, version in connection.execute(query)}
     wrong = [
-        f"alias {alias} of {name} names v{version}, which the ledger has at "
+        f"alias {alias} of {key} names v{version}, which the ledger has at "
         f"{said.get(version, Level.CANDIDATE)}"
         for alias, version in sorted(found.items())
         if said.get(version) is not level_of_alias(alias)
@@ -247,7 +264,7 @@ def _stray_aliases(connection: Connection, name: str, said: Mapping[int, Level])
     for version, level in sorted(said.items()):
         if level in {Level.CANARY, Level.PRODUCTION}:
             wrong += [
-                f"alias {alias} of {name} does not name v{version}"
+                f"alias {alias} of {key} does not name v{version}"
                 for alias in ALIASES[level]
                 if alias not in found
             ]
@@ -255,14 +272,19 @@ def _stray_aliases(connection: Connection, name: str, said: Mapping[int, Level])
 
 
 def _workspaces(connection: Connection) -> Finding:
-    models = SqlRegisteredModel.__table__
-    count = connection.execute(
-        select(func.count()).select_from(models).where(models.c.workspace != DEFAULT_WORKSPACE_NAME)
-    ).scalar()
-    if count:
-        detail = f"{count} registered models are in other workspaces, which nothing governs"
-        return Finding("workspaces", "problem", detail, "move them to the default workspace")
-    return Finding("workspaces", "ok", "every registered model is in the default workspace")
+    models, known = SqlRegisteredModel.__table__.c, SqlWorkspace.__table__.c
+    lost = connection.execute(
+        select(models.workspace)
+        .where(models.workspace != DEFAULT_WORKSPACE, models.workspace.not_in(select(known.name)))
+        .distinct()
+    ).scalars()
+    return judged(
+        "workspaces",
+        sorted(str(name) for name in lost),
+        "hold models, and there are no such workspaces, so that no server reaches them",
+        "start with --enable-workspaces and make them again",
+        "every registered model is in a workspace that there is",
+    )
 
 
 @dataclass(frozen=True)
@@ -278,12 +300,14 @@ class Released:
 def releases(connection: Connection, ledger: LedgerReading) -> tuple[list[Finding], list[Released]]:
     """Compare recorded releases, and where versions are read from, with what was signed."""
     locations = {
-        (str(name), int(version)): location
-        for name, version, location in connection.execute(
-            select(_VERSIONS.c.name, _VERSIONS.c.version, _VERSIONS.c.storage_location).where(
-                _VERSIONS.c.workspace == DEFAULT_WORKSPACE_NAME,
-                _VERSIONS.c.storage_location.is_not(None),
-            )
+        (model_key(str(row.workspace), str(row.name)), int(row.version)): row.storage_location
+        for row in connection.execute(
+            select(
+                _VERSIONS.c.workspace,
+                _VERSIONS.c.name,
+                _VERSIONS.c.version,
+                _VERSIONS.c.storage_location,
+            ).where(_VERSIONS.c.storage_location.is_not(None))
         )
     }
     rows = [

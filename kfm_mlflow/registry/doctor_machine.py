@@ -208,8 +208,6 @@ def environment(environ: Mapping[str, str], database_uri: str, folder: Path) -> 
         if not (name == "MLFLOW_BACKEND_STORE_URI" and governed)
         if database_name(value, folder) == wanted
     ]
-    if environ.get("MLFLOW_ENABLE_WORKSPACES", "").lower() in _TRUE:
-        bad.append("MLFLOW_ENABLE_WORKSPACES, which the registry does not govern yet")
     if _assists(environ):
         bad.append("MLFLOW_ENABLE_REMOTE_ASSISTANT, by which others run commands here")
     return [
@@ -296,16 +294,19 @@ def artifact_area(destination: str) -> list[Finding]:
         return [Finding("frozen area", "skipped", detail, remedy)]
     if not root.is_dir():
         return [Finding("frozen area", "ok", "there is no artifact root yet")]
-    frozen = root / FROZEN_PREFIX
+    areas = [root / FROZEN_PREFIX, *sorted(root.glob(f"workspaces/*/{FROZEN_PREFIX}"))]
     open_to = [
         f"{place} (mode {_mode(place):04o})"
-        for place, bits in ((root, stat.S_IWOTH), (frozen, _OTHERS_WRITE))
+        for place, bits in ((root, stat.S_IWOTH), *((area, _OTHERS_WRITE) for area in areas))
         if place.is_dir() and _mode(place) & bits
     ]
-    unsealed: list[str] = []
-    if frozen.is_dir():
-        for tree in _frozen_trees(frozen):
-            unsealed += [str(path.relative_to(root)) for path in _unsealed(tree)]
+    unsealed = [
+        str(path.relative_to(root))
+        for frozen in areas
+        if frozen.is_dir()
+        for tree in _frozen_trees(frozen)
+        for path in _unsealed(tree)
+    ]
     return [
         judged(
             "artifact root",

@@ -65,6 +65,7 @@ class Door:
         reasons: With which codes it refuses.
         reads_body: Whether a route's JSON body may name a place, and is searched for the frozen
             area.
+        only_query: A parameter of a route's query, and the one value that it may have.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Door:
     routes: tuple[str, ...] = ()
     reasons: tuple[Reason, ...] = ()
     reads_body: bool = False
+    only_query: tuple[str, str] | None = None
 
 
 _MOVES = (Reason.FINDINGS, Reason.STATE_MOVED, Reason.BAD_INPUT)
@@ -181,13 +183,13 @@ REGISTRY_DOORS: tuple[Door, ...] = (
     Door(
         "tag a version",
         Guard.PROTECT,
-        "kfm.* is the registry's own; no gate reads another tag",
+        "kfm.* is the registry's own, and what is a prompt is said when it is made",
         methods=("set_model_version_tag", "delete_model_version_tag"),
         routes=(
             "POST 2.0/mlflow/model-versions/set-tag",
             "DELETE 2.0/mlflow/model-versions/delete-tag",
         ),
-        reasons=(Reason.TAG_RESERVED,),
+        reasons=(Reason.TAG_RESERVED, Reason.KIND_FIXED),
     ),
     Door(
         "describe a model or a version",

@@ -10,11 +10,12 @@ from kfm_mlflow.errors import EvidenceError, KfmError
 from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.registry.export_keys import holders
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, EVIDENCE_SUFFIX, MAX_ENVELOPE_BYTES
-from kfm_mlflow.release.export import ATTESTATIONS_FOLDER, INDEX_FILE
+from kfm_mlflow.release.export import ATTESTATIONS_FOLDER
 from kfm_mlflow.trust.attestation import AttestationReport, Binding, binding_problems
 from kfm_mlflow.trust.dsse import parse_envelope
 from kfm_mlflow.trust.instants import parse_instant
 from kfm_mlflow.trust.keys import parse_public_key
+from kfm_mlflow.trust.model_key import signed_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,9 +43,12 @@ class Statements:
         trust: Whose word counts; None when that cannot be known.
         entries: Verified rows of the ledger about this model.
         moves: Those that moved this very version, oldest first.
+        signed_at: When the registry signed the index: the instant by which statements are judged
+            that no decision read.
         problems: What is wrong.
         notes: What counts for nothing.
         good: Digest -> report of what counts.
+        envelopes: What there is, unjudged.
     """
 
     root: Path
@@ -53,9 +57,11 @@ class Statements:
     trust: TrustPolicy | None
     entries: Sequence[Entry]
     moves: Sequence[Entry]
+    signed_at: datetime
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     good: dict[str, AttestationReport] = field(default_factory=dict)
+    envelopes: list[bytes] = field(default_factory=list)
 
     def verify(self) -> None:
         """Verify every envelope, that none is missing that a decision rests on, and the votes."""
@@ -89,16 +95,13 @@ class Statements:
         if (self.root / path).stat().st_size > MAX_ENVELOPE_BYTES:
             raise EvidenceError(f"is larger than {MAX_ENVELOPE_BYTES} bytes", where=path)
         data, trust = (self.root / path).read_bytes(), self.trust
+        self.envelopes.append(data)
         digest = digest_bytes(data)
         envelope = parse_envelope(parse_json(data, where=path), where=path)
         if trust is None:
             raise EvidenceError("cannot be judged without policy", where=path)
         cited = first.get(digest)
-        at = (
-            decided_at(cited)
-            if cited
-            else parse_instant(self.index["exported_at"], where=f"{INDEX_FILE}: exported_at")
-        )
+        at = decided_at(cited) if cited else self.signed_at
         known = {
             key.key_id: (holder.name, key)
             for _, holder in holders(trust)
@@ -109,9 +112,8 @@ class Statements:
             if key is not None and not key.verifies(item.signature, envelope.pae):
                 raise EvidenceError(f"signature of {name!r} does not verify", where=path)
         report = read_attestation(data, trust, at)
-        wanted = Binding(
-            self.index["model_name"], self.index["release_version"], self.index["release_id"]
-        )
+        name = signed_name(str(report.kind), self.index["model_name"])
+        wanted = Binding(name, self.index["release_version"], self.index["release_id"])
         if report.binding is not None:
             self.problems += [f"{path}: {text}" for text in binding_problems(report, wanted)]
         if report.ok:

@@ -14,7 +14,9 @@ Rules kept here:
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -28,8 +30,11 @@ from kfm_mlflow.gates.findings import Move
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.metadata.schemas import schema_problems
 from kfm_mlflow.policy.levels import Level
-from kfm_mlflow.policy.models import Policy
+from kfm_mlflow.policy.models import LineagePolicy, Policy
+from kfm_mlflow.registry.deployed_prov import build_deployed
+from kfm_mlflow.registry.export_index import MAX_SIGNED_BYTES, read_signature
 from kfm_mlflow.registry.export_keys import anchors, index_keys, signer_of
+from kfm_mlflow.registry.export_lineage import lineage_problems
 from kfm_mlflow.registry.export_statements import Statements, decided_at
 from kfm_mlflow.registry.history import Entry, History, read_entry
 from kfm_mlflow.registry.snapshot import snapshot_rows, verify_snapshot
@@ -39,10 +44,14 @@ from kfm_mlflow.release.bundle import (
 )
 from kfm_mlflow.release.export import (
     ATTESTATIONS_FOLDER,
+    DEPLOYED_FILE,
     INDEX_FILE,
     KEYS_FOLDER,
     LEDGER_FILE,
     POLICY_FILE,
+    REGIONS_FILE,
+    SIGNED_DEPLOYED_FILE,
+    SIGNED_FILE,
     byte_problems,
     part_of,
     release_path,
@@ -55,12 +64,16 @@ from kfm_mlflow.trust.signing import verify_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
+    from kfm_mlflow.gates.content import ReleaseContent
     from kfm_mlflow.policy.models import TrustPolicy
     from kfm_mlflow.release.manifest import Manifest
     from kfm_mlflow.trust.keys import PublicKey
 
+OWN_WORD = "the export itself"
+"""Whose word the keys are when nobody gave any from elsewhere."""
 _DOCUMENT_GATES = ("stac", "prov", "sbom")
 
 
@@ -82,7 +95,7 @@ class ExportReport:
     index: Mapping[str, Any] = field(default_factory=dict)
     row_count: int = 0
     statement_count: int = 0
-    key_source: str = "the export itself"
+    key_source: str = OWN_WORD
 
     @property
     def ok(self) -> bool:
@@ -135,12 +148,15 @@ class _Check:
     index: Mapping[str, Any]
     registry_keys: Sequence[PublicKey]
     trust: TrustPolicy | None
+    now: datetime
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     policy: Policy | None = None
     entries: tuple[Entry, ...] = ()
     row_count: int = 0
     statement_count: int = 0
+    signed_at: datetime | None = None
+    envelopes: Sequence[bytes] = ()
 
     def part(self, where: str, check: Callable[[], None]) -> None:
         """Run one part; what it can not read is a problem of its file."""
@@ -148,7 +164,8 @@ class _Check:
             check()
         except (KfmError, OSError) as exc:
             text = str(exc)
-            self.problems.append(text if text.startswith(where) else f"{where}: {text}")
+            named = text.startswith(where) or getattr(exc, "where", "") in self.manifest.digests
+            self.problems.append(text if named else f"{where}: {text}")
 
     @property
     def release(self) -> str:
@@ -160,6 +177,36 @@ class _Check:
         """Decisions that moved this very version, oldest first."""
         wanted = (self.index["model_name"], self.index["version"])
         return tuple(e for e in self.entries if e.kind == MOVED and (e.model, e.version) == wanted)
+
+    @property
+    def own_keys(self) -> tuple[PublicKey, ...]:
+        """The registry's keys, as the index names them."""
+        return tuple(
+            parse_public_key(key["public_key"], where=key["path"])
+            for key in self.index["keys"]
+            if key["duty"] == "registry"
+        )
+
+    def signed(self) -> None:
+        """Verify the registry's signature over the index, and so over every file."""
+        path = self.root / SIGNED_FILE
+        if not path.is_file():
+            raise EvidenceError("is missing", where=SIGNED_FILE)
+        with path.open("rb") as stream:
+            data = stream.read(MAX_SIGNED_BYTES + 1)
+        keys = tuple(self.registry_keys) or self.own_keys
+        digests = self.manifest.digests
+        self.signed_at = read_signature(data, self.index, digests, keys, self.now)
+
+    def regions(self) -> None:
+        """Compare what is told of the regions with the digest that the policy names."""
+        found = load_json(self.root / REGIONS_FILE, where=REGIONS_FILE)
+        self.problems += [
+            f"{REGIONS_FILE}: {text}" for text in schema_problems("regions_public", found)[:1]
+        ]
+        digest = self.policy.regions_digest if self.policy is not None else None
+        if digest is not None and found.get("regions_digest") != digest:
+            raise EvidenceError("is not of the regions that the policy names", where=REGIONS_FILE)
 
     def layout(self) -> None:
         """Compare the paths that the index names with where they have to be."""
@@ -188,11 +235,7 @@ class _Check:
     def keys(self) -> None:
         """Compare the key files with the policy and with what the ledger is verified by."""
         index, policy = self.index, self.policy
-        registry = [
-            parse_public_key(key["public_key"], where=key["path"])
-            for key in index["keys"]
-            if key["duty"] == "registry"
-        ]
+        registry = self.own_keys
         if not registry:
             raise EvidenceError("names no key of the registry")
         if policy is not None and index["keys"] != index_keys(policy.trust, registry):
@@ -208,12 +251,7 @@ class _Check:
     def ledger(self) -> None:
         """Verify the chain and its signatures, and find this version's rows in it."""
         index, path = self.index, self.root / LEDGER_FILE
-        own = tuple(
-            parse_public_key(key["public_key"], where=key["path"])
-            for key in index["keys"]
-            if key["duty"] == "registry"
-        )
-        report, problems = verify_snapshot(path, keys=tuple(self.registry_keys) or own)
+        report, problems = verify_snapshot(path, keys=tuple(self.registry_keys) or self.own_keys)
         self.row_count = report.row_count
         if report.finding is not None:
             raise EvidenceError(str(report.finding))
@@ -300,20 +338,60 @@ class _Check:
     def statements(self) -> None:
         """Verify every statement, and that none is missing that a decision rests on."""
         found = Statements(
-            self.root, self.manifest, self.index, self._trust(), self.entries, self.moves
+            self.root,
+            self.manifest,
+            self.index,
+            self._trust(),
+            self.entries,
+            self.moves,
+            self.signed_at or self.now,
         )
         found.verify()
         self.problems += found.problems
         self.notes += found.notes
         self.statement_count = len(found.good)
+        self.envelopes = found.envelopes
+
+    @cached_property
+    def content(self) -> ReleaseContent:
+        """What the release says."""
+        manifest = part_of(self.manifest, self.release)
+        return ContentMemory(1).read(self.root / self.release, manifest)
+
+    @property
+    def waived(self) -> set[str]:
+        """Gates that a decision on this version passed over."""
+        return {item["gate"] for entry in self.moves for item in entry.not_passed}
+
+    def lineage(self) -> None:
+        """Put the lineage up to the deployment together again, compare, and judge it."""
+        if self.policy is None or not self.moves:
+            return
+        gate = self.policy.gates.prov
+        released = self.content.texts.get((gate or LineagePolicy()).path)
+        wanted = None
+        if released is not None:
+            with suppress(EvidenceError):  # Then there must be no file, which is said.
+                wanted = build_deployed(
+                    released.encode("utf-8"),
+                    self.entries,
+                    version=self.index["version"],
+                    trust=self.policy.trust,
+                    envelopes=self.envelopes,
+                )
+        keys = tuple(self.registry_keys) or self.own_keys
+        found = lineage_problems(self.root, self.manifest.digests, wanted, keys, self.now)
+        self.problems += found
+        if wanted is not None and not found:
+            told = self.notes if gate is None or "prov" in self.waived else self.problems
+            told += [f"{DEPLOYED_FILE}: {text}" for text in wanted.problems]
 
     def documents(self) -> None:
         """Judge STAC, PROV and SBOM again by the gates that admitted them."""
         if self.policy is None or not self.moves:
             return
         manifest = part_of(self.manifest, self.release)
-        content = ContentMemory(1).read(self.root / self.release, manifest)
-        evidence = Evidence(manifest, "", content, None, (), (), None)
+        evidence = Evidence(manifest, "", self.content, None, (), (), None)
         last = self.moves[-1]
         move = Move(
             last.model,
@@ -324,14 +402,13 @@ class _Check:
             None,
             decided_at(last),
         )
-        waived = {item["gate"] for entry in self.moves for item in entry.not_passed}
         for name in _DOCUMENT_GATES:
             if getattr(self.policy.gates, name) is None:
                 continue
             for finding in GATES[name](evidence, self.policy, move):
                 if finding.verdict is not Verdict.PASS:
                     text = f"{self.release}/{finding.detail}"
-                    (self.notes if name in waived else self.problems).append(text)
+                    (self.notes if name in self.waived else self.problems).append(text)
 
 
 def _read_index(root: Path) -> dict[str, Any]:
@@ -346,12 +423,17 @@ def _read_index(root: Path) -> dict[str, Any]:
 
 
 def verify_export(
-    root: Path, *, registry_keys: Sequence[PublicKey] = (), trust: TrustPolicy | None = None
+    root: Path,
+    *,
+    now: datetime,
+    registry_keys: Sequence[PublicKey] = (),
+    trust: TrustPolicy | None = None,
 ) -> ExportReport:
     """Check an export without server, network or database.
 
     Args:
         root: The directory.
+        now: The instant of the check (aware); what was signed after it does not hold yet.
         registry_keys: The registry's keys, as kept elsewhere; none takes those in the export.
         trust: Whom to trust instead of whom the exported policy names.
 
@@ -359,7 +441,7 @@ def verify_export(
         The report; nothing that an export may hold raises.
     """
     given = [text for text, there in (("--key", registry_keys), ("--policy-dir", trust)) if there]
-    source = " and ".join(given) or "the export itself"
+    source = " and ".join(given) or OWN_WORD
     try:
         manifest = build_manifest(root)
     except (KfmError, OSError) as exc:
@@ -373,14 +455,17 @@ def verify_export(
     problems += byte_problems(root, manifest, index)
     if index is None:
         return ExportReport(tuple(problems), key_source=source)
-    check = _Check(root, manifest, index, registry_keys, trust, problems)
+    check = _Check(root, manifest, index, registry_keys, trust, now, problems)
+    check.part(SIGNED_FILE, check.signed)
     check.part(INDEX_FILE, check.layout)
     check.part(POLICY_FILE, check.read_policy)
+    check.part(REGIONS_FILE, check.regions)
     check.part(INDEX_FILE, check.keys)
     check.part(LEDGER_FILE, check.ledger)
     check.part(check.release, check.signature)
     check.part(ATTESTATIONS_FOLDER, check.statements)
     if not check.problems:
+        check.part(SIGNED_DEPLOYED_FILE, check.lineage)
         check.part(check.release, check.documents)
     return ExportReport(
         tuple(dict.fromkeys(check.problems)),

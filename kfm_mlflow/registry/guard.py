@@ -17,7 +17,7 @@ import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from kfm_mlflow.registry.doors import Guard, Reason
 from kfm_mlflow.registry.route_doors import door_of
@@ -25,6 +25,8 @@ from kfm_mlflow.release.freeze import FROZEN_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
+
+    from kfm_mlflow.registry.doors import Door
 
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,6 +37,8 @@ FROZEN_REFUSAL = "KFM refused to change a frozen release; releases are immutable
 OUR_PREFIX = "/kfm/"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PROXY = re.compile(r"/mlflow-artifacts/artifacts(?:/(?P<path>.*))?$", re.DOTALL)
+_TELLING = re.compile(r"[^./\\\s\x00-\x1f?#;]")
+_WORKSPACES, _WORKSPACE_DEPTH = "workspaces", 2
 _MAX_SHOWN = 100
 _POLICY_VIOLATION = 1008
 
@@ -73,12 +77,17 @@ def names_frozen(text: str) -> bool:
     everything but letters, digits and slashes is left out before comparing. A name that merely
     looks alike is refused, too.
     """
-    plain = re.sub(r"[^a-z0-9/]", "", _decoded(text).lower().replace("\\", "/"))
-    return FROZEN_PREFIX.replace("-", "") in plain
+    return FROZEN_PREFIX.replace("-", "") in _plainly(_decoded(text).replace("\\", "/"))
+
+
+def _plainly(text: str) -> str:
+    return re.sub(r"[^a-z0-9/]", "", text.lower())
 
 
 def touches_frozen(method: str, path: str) -> bool:
-    """Return whether a request would change the frozen area, or the whole artifact root.
+    """Return whether a request would change the frozen area, or a folder that it lies in.
+
+    Those are the artifact root, and the folders of workspaces.
 
     Args:
         method: HTTP method.
@@ -87,8 +96,10 @@ def touches_frozen(method: str, path: str) -> bool:
     if method.upper() in _READS:
         return False
     proxied = _PROXY.search(_decoded(path))
-    if proxied is not None and not re.search(r"[^./\\\s\x00-\x1f?#;]", _without_scheme(proxied)):
-        return True
+    if proxied is not None:
+        parts = [p for p in re.split(r"[/\\]", _without_scheme(proxied)) if _TELLING.search(p)]
+        if not parts or (_plainly(parts[0]) == _WORKSPACES and len(parts) <= _WORKSPACE_DEPTH):
+            return True
     return names_frozen(path)
 
 
@@ -152,12 +163,19 @@ def refusal_of(
             f"KFM refused {method[:_MAX_SHOWN]} {path[:_MAX_SHOWN]}: "
             "this version of kfm-mlflow does not know this door",
         )
-    if row.guard is Guard.CLOSED:
+    if row.guard is Guard.CLOSED or _asks_for_more(row, query):
         return Refusal(Reason.DOOR_CLOSED, f"KFM refused to {row.name}: {row.why}")
     named = (row.guard is Guard.FREEZE and names_frozen(query)) or (
         row.reads_body and read_body is not None and body_names_frozen(read_body())
     )
     return _FROZEN if named else None
+
+
+def _asks_for_more(row: Door, query: str) -> bool:
+    if row.only_query is None:
+        return False
+    key, value = row.only_query
+    return bool(set(parse_qs(query, keep_blank_values=True).get(key, ())) - {value})
 
 
 class DoorGuard:

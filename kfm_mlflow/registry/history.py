@@ -35,7 +35,7 @@ class Entry:
     Attributes:
         seq: Number of the row.
         at: When it was written, as it stands there.
-        kind: ``moved``, ``refused``, ``policy``, or one that a newer release wrote.
+        kind: ``moved``, ``refused``, ``policy``, ``equivocation``, or what a newer release wrote.
         model: Registered model, or ``policy:<family>``.
         version: Model version; 0 where there is none.
         hash: Of the row.
@@ -57,6 +57,7 @@ class Entry:
         not_passed: Findings that did not pass, or were passed over, each with its gate and mode.
         break_glass: The emergency, if one was declared.
         change: Of a policy row, digests ``before`` and ``after``, and the exemptions.
+        contradiction: Of an equivocation, the ``voter`` and the ``choices`` that it cast.
         signed_by: Key ids that the envelope names.
     """
 
@@ -86,6 +87,7 @@ class Entry:
     not_passed: tuple[Mapping[str, Any], ...] = ()
     break_glass: Mapping[str, Any] | None = None
     change: Mapping[str, Any] | None = None
+    contradiction: Mapping[str, Any] | None = None
     signed_by: tuple[str, ...] = ()
 
     @property
@@ -113,7 +115,7 @@ def read_entry(row: Mapping[str, Any]) -> Entry:
         predicate = json.loads(base64.b64decode(envelope["payload"]))["predicate"]
         claims, binding = predicate["claims"], predicate["binding"]
         signed_by = tuple(str(item.get("keyid", "")) for item in envelope["signatures"])
-        said = _decision(claims) if "report" in claims else _event(claims)
+        said = _decision(claims) if "report" in claims else _event(claims, binding)
         said["policy_digest"] = str(binding["policy_digest"] or "")
         asked = _asked(claims)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as exc:
@@ -152,7 +154,14 @@ def _decision(claims: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _event(claims: Mapping[str, Any]) -> dict[str, Any]:
+def _event(claims: Mapping[str, Any], binding: Mapping[str, Any]) -> dict[str, Any]:
+    if "proposal_digest" in claims:
+        return {
+            "release_id": str(binding["release_id"]),
+            "release_version": str(binding["release_version"]),
+            "evidence": tuple(str(digest) for digest in claims["votes"]),
+            "contradiction": {name: claims[name] for name in ("voter", "choices")},
+        }
     names = ("family", "before", "after", "exemptions")
     return {"change": {name: claims.get(name) for name in names}}
 

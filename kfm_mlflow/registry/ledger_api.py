@@ -37,6 +37,8 @@ def _number(name: str, default: int, largest: int) -> int:
 def ledger() -> Any:
     """Return ledger rows, oldest first: ``?model=&version=&after=&limit=``.
 
+    A model is of the workspace that the request is in; without one, rows are of all workspaces.
+
     ``next_after`` is what to ask for next; null when there was no further row.
     """
     text = request.args.get("version")
@@ -45,7 +47,7 @@ def ledger() -> Any:
     limit = max(1, _number("limit", PAGE_ROWS, MAX_PAGE_ROWS))
     query = select(tables.ledger).where(tables.ledger.c.seq > after)
     if (model := request.args.get("model")) is not None:
-        query = query.where(tables.ledger.c.model == model)
+        query = query.where(tables.ledger.c.model == registry().key_of(model))
     if version is not None:
         query = query.where(tables.ledger.c.version == version)
     with registry().ManagedSessionMaker(read_only=True) as session:

@@ -17,9 +17,11 @@ from mlflow.store.model_registry.dbmodels.models import (
 )
 from sqlalchemy import Table, exists, func, select
 
+from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import tables
 from kfm_mlflow.registry.records import LedgerRow
 from kfm_mlflow.trust.ledger import MOVED
+from kfm_mlflow.trust.model_key import model_key
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -116,7 +118,8 @@ def version_lines(
         .select_from(
             _VERSIONS.outerjoin(
                 frozen,
-                (frozen.c.model == _VERSIONS.c.name) & (frozen.c.version == _VERSIONS.c.version),
+                (frozen.c.model == model_key(workspace, name))
+                & (frozen.c.version == _VERSIONS.c.version),
             )
         )
         .where(
@@ -186,6 +189,27 @@ def last_move(session: Session, model: str, version: int) -> LedgerRow | None:
         .limit(1)
     ).first()
     return None if row is None else _row(row)
+
+
+def former_production(session: Session, model: str, *, limit: int) -> list[int]:
+    """Return the versions that a successor took the place of at Production, the last first.
+
+    One that was taken down from there, as a rollback does, is none of them.
+
+    Args:
+        session: Open session.
+        model: The model's key.
+        limit: Most versions to return; the one at Production now is among them.
+    """
+    moves = session.execute(
+        select(tables.outbox.c.version, tables.outbox.c.level)
+        .where(tables.outbox.c.model == model)
+        .order_by(tables.outbox.c.seq.desc())
+    )
+    last: dict[int, str] = {}
+    for version, level in moves:
+        last.setdefault(int(version), str(level))
+    return [version for version, level in last.items() if level == Level.PRODUCTION][:limit]
 
 
 def _row(row: Any) -> LedgerRow:

@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow.utils.time import get_current_time_millis
 
@@ -21,13 +21,16 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import reading, records, registrations
 from kfm_mlflow.registry.actor import Actor, current_actor
 from kfm_mlflow.registry.admission import Admission, Snapshot
+from kfm_mlflow.registry.policy_events import last_change, recorded_digest
 from kfm_mlflow.registry.records import ReleaseRow
-from kfm_mlflow.registry.transaction import TransactionalStore
+from kfm_mlflow.registry.transaction import TransactionalStore, taken_count
 from kfm_mlflow.registry.translate import door
 from kfm_mlflow.trust.ledger import MOVED, REFUSED
+from kfm_mlflow.trust.model_key import model_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -58,6 +61,7 @@ class MoveResult:
         level: Level that the version has now.
         outcome: ``allowed``, ``warned`` or ``allowed-break-glass``; empty when nothing changed.
         warnings: (gate, finding) of what gates in mode ``warn`` found.
+        entity: The version as MLflow has it after the move; None when nothing had to change.
     """
 
     seq: int
@@ -65,6 +69,7 @@ class MoveResult:
     level: Level
     outcome: str = ""
     warnings: tuple[tuple[str, Finding], ...] = ()
+    entity: Any = None
 
 
 def parse_version(version: int | str) -> int:
@@ -96,9 +101,23 @@ class MovingStore(TransactionalStore):
             InputError: The key is missing or a policy is wrong; the registry does not start.
         """
         self.admission = admission or Admission.from_environment()
+        # Family -> ledger row that was found to name the policy of this process; none before any.
+        self._policy_rows: dict[str, int | None] = {}
         super().__init__(db_uri, read_db_uri=read_db_uri)
 
     # -- what is there -------------------------------------------------------------------------
+
+    def key_of(self, name: str) -> str:
+        """Return what our own tables call a model of the workspace that this request is in.
+
+        Raises:
+            InputError: The name holds a slash, or is too long.
+        """
+        return model_key(self._get_active_workspace(), name)
+
+    def work_on(self, name: str) -> AbstractContextManager[Session]:
+        """Open the unit of work that locks a model of this workspace."""
+        return self.unit_of_work(f"model:{self.key_of(name)}")
 
     def snapshot(self, name: str, version: int) -> Snapshot:
         """Read what a decision about a version rests on, in one session.
@@ -113,6 +132,9 @@ class MovingStore(TransactionalStore):
 
     def _snapshot(self, session: Session, name: str, version: int) -> Snapshot:
         workspace = self._get_active_workspace()
+        key = model_key(workspace, name)
+        # Before all else: what others write from here on is seen to have come later.
+        taken = taken_count(session, f"model:{key}")
         source_uri = reading.source_of(session, workspace, name, version)
         if source_uri is None:
             # MLflow's own sentence about what there is not.
@@ -121,21 +143,30 @@ class MovingStore(TransactionalStore):
         levels = self._levels(session, name)
         production = next((v for v, level in levels.items() if level is Level.PRODUCTION), None)
         canary = next((v for v, level in levels.items() if level is Level.CANARY), None)
-        frozen = records.releases_of(session, name, (version, production or version))
+        frozen = records.releases_of(session, key, (version, production or version))
         release = frozen.get(version)
+        subjects = [records.subject_of(key), records.subject_of(key, version)]
+        envelopes = records.attestations(
+            session, *subjects, *([release.release_id] if release else ())
+        )
         return Snapshot(
-            model_name=name,
+            model_name=key,
             version=version,
             family=self._family(session, name),
             level=levels.get(version, Level.CANDIDATE),
-            epoch=records.epoch(session, name, version),
+            epoch=records.epoch(session, key, version),
             source_uri=source_uri,
             production=production,
             canary=canary,
             release=release,
             production_release=frozen.get(production) if production else None,
-            envelopes=records.attestations(session, release.release_id) if release else (),
+            envelopes=self._of_this_workspace(envelopes, key),
+            taken_count=taken,
         )
+
+    def _of_this_workspace(self, envelopes: tuple[bytes, ...], key: str) -> tuple[bytes, ...]:  # noqa: ARG002 - for the store that has workspaces
+        """Return what was said of this model; the same bytes may be released elsewhere, too."""
+        return envelopes
 
     def _levels(self, session: Session, name: str) -> dict[int, Level]:
         """Return the level of every version above candidate."""
@@ -148,7 +179,7 @@ class MovingStore(TransactionalStore):
             return self._levels(session, name)
 
     def _family(self, session: Session, name: str) -> str:
-        known = records.family(session, name)
+        known = records.family(session, self.key_of(name))
         return known if known is not None else self.admission.policies.family_of(name)
 
     # -- moves ---------------------------------------------------------------------------------
@@ -162,12 +193,12 @@ class MovingStore(TransactionalStore):
             self.snapshot(name, version), to_level, break_glass=break_glass, dry_run=True
         )
 
-    def _registrar(self, name: str, version: int, actor: Actor) -> str | None:
+    def _registrar(self, key: str, version: int, actor: Actor) -> str | None:
         """Return who registered a version; not looked up for who is not logged in."""
         if not actor.authenticated:
             return None
         with self.ManagedSessionMaker(read_only=False) as session:
-            return registrations.registrar(session, name, version)
+            return registrations.registrar(session, key, version)
 
     def _decide(
         self,
@@ -199,10 +230,10 @@ class MovingStore(TransactionalStore):
             dry_run=dry_run,
         )
 
-    def _holder_of(self, name: str) -> Callable[[str], int | None]:
+    def _holder_of(self, key: str) -> Callable[[str], int | None]:
         def holder_of(release_version: str) -> int | None:
             with self.ManagedSessionMaker(read_only=False) as session:
-                return records.release_version_holder(session, name, release_version)
+                return records.release_version_holder(session, key, release_version)
 
         return holder_of
 
@@ -260,21 +291,23 @@ class MovingStore(TransactionalStore):
         decision = self._decide(snapshot, to_level, reason=reason, break_glass=break_glass)
         if not decision.allowed:
             self._refuse(snapshot, decision)
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             self._require_unchanged(session, snapshot)
             self._write_level(session, snapshot, to_level, stage, decision.frozen_uri)
             seq = self._record(session, snapshot, decision, to_level)
+            workspace = self._get_active_workspace()
+            entity = reading.version_entity(session, workspace, name, version)
         report = decision.report
-        return MoveResult(seq, report.digest, to_level, report.outcome, report.warnings)
+        return MoveResult(seq, report.digest, to_level, report.outcome, report.warnings, entity)
 
     def _restore(self, snapshot: Snapshot, restore: int, reason: str) -> MoveResult:
         """Put a former Production version in the place of the present one, in one transaction."""
-        name = snapshot.model_name
+        name = snapshot.registered_name
         if snapshot.level is not Level.PRODUCTION:
             raise InputError(f"v{snapshot.version} is not Production", where="restore")
         target = self.snapshot(name, restore)
         with self.ManagedSessionMaker(read_only=False) as session:
-            served = records.was_at(session, name, restore, Level.PRODUCTION)
+            served = records.was_at(session, snapshot.model_name, restore, Level.PRODUCTION)
         if not served:
             raise InputError(
                 f"v{restore} was never Production",
@@ -291,7 +324,7 @@ class MovingStore(TransactionalStore):
         for judged, decision in ((snapshot, down), (target, back)):
             if not decision.allowed:
                 self._refuse(judged, decision)
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             self._require_unchanged(session, snapshot)
             self._require_unchanged(session, target)
             self._write_level(session, snapshot, Level.CANDIDATE, "Archived", "")
@@ -303,8 +336,23 @@ class MovingStore(TransactionalStore):
 
     def _require_unchanged(self, session: Session, snapshot: Snapshot) -> None:
         name, version = snapshot.model_name, snapshot.version
-        if self._snapshot(session, name, version) != snapshot:
+        self._require_policy(session, snapshot.family)
+        if taken_count(session, f"model:{name}") == snapshot.taken_count + 1:
+            return  # By this very transaction, and whatever the snapshot says is written under it.
+        if self._snapshot(session, snapshot.registered_name, version) != snapshot:
             raise ConflictError(f"{name} changed while v{version} was judged", remedy="try again")
+
+    def _require_policy(self, session: Session, family: str) -> None:
+        """Refuse to decide by a policy that another process of this registry has replaced."""
+        row = last_change(session, family)
+        if row == self._policy_rows.get(family):
+            return
+        if recorded_digest(session, family) != self.admission.policy(family).digest:
+            raise ConflictError(
+                f"policy {family} is another one since row {row} of the ledger",
+                remedy="restart the server: a process of it still has the policy before",
+            )
+        self._policy_rows[family] = row
 
     def _refuse(self, snapshot: Snapshot, decision: Decision) -> NoReturn:
         with self.unit_of_work(f"model:{snapshot.model_name}") as session:
@@ -348,7 +396,7 @@ class MovingStore(TransactionalStore):
         reading.write_level(
             session,
             self._get_active_workspace(),
-            snapshot.model_name,
+            snapshot.registered_name,
             snapshot.version,
             level,
             stage=stage or "Archived",

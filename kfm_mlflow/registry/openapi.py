@@ -30,6 +30,7 @@ class Operation:
         query: Names of its query parameters; ``!`` at the end is required.
         body: Name of the schema of its body; empty for none.
         errors: Statuses that it may answer besides 200.
+        views: Media types of its answer besides JSON.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Operation:
     query: tuple[str, ...] = ()
     body: str = ""
     errors: tuple[int, ...] = (400,)
+    views: tuple[str, ...] = ()
 
 
 _MODEL = "/models/{name}"
@@ -63,6 +65,20 @@ OPERATIONS = (
     ),
     Operation(
         "get",
+        f"{_MODEL}/standing",
+        "Whether what is at canary and production may still be served, by the regions of today.",
+        "ModelStanding",
+        errors=(400, 403, 404),
+    ),
+    Operation(
+        "get",
+        f"{_VERSION}/authority",
+        "What authorities of regions must say of a version, said of it, and what one signs.",
+        "Authorities",
+        errors=(400, 403, 404),
+    ),
+    Operation(
+        "get",
         f"{_VERSION}/check",
         "Evaluate a move exactly as it would be, and write nothing.",
         "Check",
@@ -78,11 +94,28 @@ OPERATIONS = (
         errors=(400, 403, 404),
     ),
     Operation(
+        "get",
+        f"{_VERSION}/prov",
+        "The lineage of a version from data to deployment, by format or by Accept.",
+        "Prov",
+        query=("format",),
+        errors=(400, 403, 404),
+        views=("text/provenance-notation", "text/turtle", "application/vnd.dsse.envelope.v1+json"),
+    ),
+    Operation(
         "post",
         f"{_VERSION}/attestations",
         "Keep a signed statement about a frozen release.",
         "Kept",
         body="Envelope",
+        errors=(400, 403, 404),
+    ),
+    Operation(
+        "post",
+        f"{_VERSION}/export",
+        "Sign the index of an export, if it is what the registry itself would list.",
+        "Envelope",
+        body="ExportIndex",
         errors=(400, 403, 404),
     ),
     Operation(
@@ -136,6 +169,12 @@ OPERATIONS = (
         "A family's exemptions, and whether each holds now.",
         "Exemptions",
     ),
+    Operation(
+        "get",
+        "/policies/{family}/regions",
+        "What may be told to everybody of a family's sovereign regions.",
+        "PublicRegions",
+    ),
 )
 
 _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -143,6 +182,10 @@ _PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "family": ("Family of models.", {"type": "string"}),
     "model": ("Only of this registered model.", {"type": "string"}),
     "version": ("Model version.", ref("Version")),
+    "format": (
+        "Format of the lineage; intoto is the signed statement.",
+        {"type": "string", "enum": ["json", "provn", "ttl", "intoto"]},
+    ),
     "to": ("Level asked for.", ref("Level")),
     "ticket": ("Break-glass: where the emergency is written down.", {"type": "string"}),
     "hours": ("Break-glass: for how long.", {"type": "number", "exclusiveMinimum": 0}),
@@ -185,7 +228,10 @@ def _described(operation: Operation) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "Done.",
-                "content": {_JSON: {"schema": ref(operation.answer)}},
+                "content": {
+                    _JSON: {"schema": ref(operation.answer)},
+                    **{media: {"schema": {"type": "string"}} for media in operation.views},
+                },
             },
             **{
                 str(status): {
@@ -223,7 +269,9 @@ def build_openapi() -> dict[str, Any]:
         "info": {
             "title": "KFM releases",
             "version": version("kfm-mlflow"),
-            "description": "Levels, gates, evidence, votes and ledger of governed MLflow models.",
+            "description": "Levels, gates, evidence, votes and ledger of governed MLflow models. "
+            "On a server with workspaces a model is looked for in the one that the header "
+            "X-MLFLOW-WORKSPACE or, in any address, ?workspace= names, else in the default one.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": paths,

@@ -172,6 +172,15 @@ SCHEMAS: dict[str, Schema] = {
             "signatures": _list(_object({"sig": _TEXT}, {"keyid": _TEXT})),
         }
     ),
+    "ExportIndex": {**_ANY_OBJECT, "description": "See docs/formats/export.md."},
+    "PublicRegions": _object(
+        {
+            "schema_version": {"const": "1"},
+            "regions_digest": _DIGEST,
+            "regions": _list(_ANY_OBJECT),
+        }
+    ),
+    "Prov": {**_ANY_OBJECT, "description": "PROV-JSON; see docs/formats/provenance.md."},
     "Kept": _object({"digest": _DIGEST}),
     "Vote": _object({"model_name": _TEXT, "version": _VERSION, "envelope": ref("Envelope")}),
     "Move": _object(
@@ -230,6 +239,51 @@ SCHEMAS: dict[str, Schema] = {
             "policy_digest": _TEXT,
             "remarks": _list(_ANY_OBJECT),
             "ended": _list(_ANY_OBJECT),
+        },
+        {"standing": ref("Standing")},
+    ),
+    "Standing": {"type": "string", "enum": ["ok", "stale", "vetoed"]},
+    "VersionStanding": _object(
+        {"version": _VERSION, "standing": ref("Standing"), "findings": _list(_ANY_OBJECT)}
+    ),
+    "ModelStanding": _object(
+        {
+            "schema_version": {"const": "1"},
+            "model_name": _TEXT,
+            "production": _nullable(ref("VersionStanding")),
+            "canary": _nullable(ref("VersionStanding")),
+            "fallback": {
+                **_nullable(_VERSION),
+                "description": "The former Production version that may be restored; null where "
+                "Production may be served, or there is none.",
+            },
+        }
+    ),
+    "Authorities": _object(
+        {
+            "schema_version": {"const": "1"},
+            "model_name": _TEXT,
+            "version": _VERSION,
+            "release_id": _TEXT,
+            "release_version": _TEXT,
+            "policy_digest": _DIGEST,
+            "regions_digest": _DIGEST,
+            "regions": _list(
+                _object(
+                    {
+                        "region": {**_TEXT, "description": "As findings call it."},
+                        "authority": _nullable(_TEXT),
+                        "region_digest": _DIGEST,
+                        "key_ids": _list(_TEXT),
+                        "asked": _list(_TEXT),
+                        "missing": _list(_TEXT),
+                        "approval": _nullable(_ANY_OBJECT),
+                        "veto": _nullable(_ANY_OBJECT),
+                    }
+                )
+            ),
+            "unknown_vetoes": _list(_ANY_OBJECT),
+            "ignored": _list(_ANY_OBJECT),
         }
     ),
     "Recheck": _object(

@@ -1,8 +1,8 @@
-"""What a frozen release says, for its page: lineage, map, and the envelopes beside it.
+"""What a frozen release says, for its page: map, STAC item, and the envelopes beside it.
 
 A frozen release never changes, so its documents are read once per release id. They are shown only
-while gates ``care`` and ``integrity`` pass: a text that may not be published, or bytes that are not
-the release's, are on no page.
+while gates ``care``, ``authority`` and ``integrity`` pass: a text that may not be published, what
+an authority vetoed, or bytes that are not the release's, are on no page.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kfm_mlflow.canonical import digest_bytes, parse_json
+from kfm_mlflow.canonical import digest_bytes, digest_json, parse_json
 from kfm_mlflow.errors import EvidenceError
-from kfm_mlflow.registry.page_graph import Lineage, build_lineage
 from kfm_mlflow.registry.page_map import MaskMap, build_map
 from kfm_mlflow.registry.settings import area_from
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, SIGNATURE_FILE, evidence_uri
@@ -29,10 +28,11 @@ if TYPE_CHECKING:
     from kfm_mlflow.registry.admission import Admission
     from kfm_mlflow.registry.records import ReleaseRow
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _REMEMBERED = 64
 _CARE_FILE = "care.json"
-SHOWN_WITH = ("care", "integrity")
+SHOWN_WITH = ("care", "authority", "integrity")
 """Gates that must pass before anything that the release says is shown."""
 
 
@@ -41,12 +41,10 @@ class Documents:
     """What a frozen release says.
 
     Attributes:
-        lineage: Its lineage; None when it can not be read.
         mask: Its map; None when it can not be read.
         item: Its STAC item; empty when it can not be read.
     """
 
-    lineage: Lineage | None
     mask: MaskMap | None
     item: Mapping[str, Any]
 
@@ -64,14 +62,16 @@ class Beside:
     signature_digest: str
 
 
-class _Memory:
-    """Remembers the last few values by key."""
+class Remembered(Generic[T]):
+    """Remembers the last few values by key; safe between threads."""
 
     def __init__(self) -> None:
+        """Begin with nothing."""
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[str, ...], Documents] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, ...], T] = OrderedDict()
 
-    def get(self, key: tuple[str, ...], make: Callable[[], Documents]) -> Documents:
+    def get(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """Return the value of a key, making it when it is not known."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -84,7 +84,7 @@ class _Memory:
         return made
 
 
-_memory = _Memory()
+_memory: Remembered[Documents] = Remembered()
 
 
 def may_be_shown(report: Mapping[str, Any] | None) -> bool:
@@ -103,21 +103,20 @@ def frozen_documents(admission: Admission, row: ReleaseRow, policy: Policy) -> D
     """
     from kfm_mlflow.care.regions import load_regions
 
-    regions = load_regions(Path(policy.regions_file) if policy.regions_file else None)
-    gates = policy.gates
+    regions = load_regions(policy.regions_path)
+    gates, now = policy.gates, admission.clock()
+    rules = digest_json([list(vars(r.rule_at(now)).values()) for r in regions.regions])
 
     def make() -> Documents:
         uri = area_from(admission.environ).resolve(row.frozen_uri)
-        prov = _json(uri, gates.prov.path) if gates.prov else {}
         item = _json(uri, gates.stac.path) if gates.stac else {}
         care = _json(uri, _CARE_FILE).get("care")
         return Documents(
-            build_lineage(prov, item) if prov else None,
-            build_map(care, regions) if isinstance(care, dict) else None,
+            build_map(care, regions, now) if isinstance(care, dict) else None,
             item,
         )
 
-    return _memory.get((row.release_id, policy.digest, regions.digest), make)
+    return _memory.get((row.release_id, policy.digest, regions.digest, rules), make)
 
 
 def beside_frozen(admission: Admission, row: ReleaseRow) -> Beside:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import digest_bytes
-from kfm_mlflow.errors import KfmError
-from kfm_mlflow.gates.evidence import read_attestation
+from kfm_mlflow.errors import DataError, KfmError
+from kfm_mlflow.gates.evidence import policy_regions, read_attestation
 from kfm_mlflow.gates.findings import Move
 from kfm_mlflow.gates.people import council_of, proposal_of
+from kfm_mlflow.registry.standing import current_policy
 from kfm_mlflow.trust.quorum import parse_vote
 
 if TYPE_CHECKING:
@@ -80,7 +81,13 @@ def verified_attestations(
         digest_bytes(data): data
         for data in (*(data for _, data in beside.envelopes), *snapshot.envelopes)
     }
-    reports = [read_attestation(unique[key], policy.trust, now) for key in sorted(unique)]
+    try:
+        regions = policy_regions(current_policy(policy))
+    except DataError:  # the gates say so; nobody then speaks for a region
+        regions = None
+    reports = [
+        read_attestation(unique[key], policy.trust, now, regions=regions) for key in sorted(unique)
+    ]
     return sorted(reports, key=lambda report: (str(report.kind), str(report.issued_at)))
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.care.screen_subject import OutputGrid
 from kfm_mlflow.registry.page_mask import MAX_CELLS, MaskedRegion, generalised
 from kfm_mlflow.registry.svg import drawing, element
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from markupsafe import Markup
 
@@ -64,18 +66,20 @@ class MaskMap:
     resolution: int | None
 
 
-def build_map(care: dict[str, Any], regions: RegionSet) -> MaskMap:
+def build_map(care: dict[str, Any], regions: RegionSet, now: datetime) -> MaskMap:
     """Draw the mask of a release.
 
     Args:
         care: The ``care`` block of the release.
         regions: The policy's regions.
+        now: When it is shown (aware).
     """
     extent = parse_box((care.get("output_grid") or {}).get("bbox"))
     found = regions.overlapping(extent)
+    grid = OutputGrid.from_mapping(care.get("output_grid"))
     share = max(_LEAST_CELLS, MAX_CELLS // max(1, len(found)))
     touched = tuple(
-        generalised(region, index, regions, max_cells=share)
+        generalised(region, index, regions, now, grid=grid, max_cells=share)
         for index, region in enumerate(found, 1)
     )
     masked = [_outline(cell) for region in touched for cell in region.cells]
@@ -230,12 +234,15 @@ def _draw(
     if extent is not None:
         children.append(element("path", d=to_xy.path([_corners(extent)]), class_="extent"))
     for region in regions:
+        if not region.cells:
+            continue
         shapes = [_outline(cell) for cell in region.cells]
         children.append(element("path", d=to_xy.path(shapes), class_="masked"))
     if inset is not None:
         children.append(element("path", d=to_xy.path([_corners(inset)]), class_="inset"))
     else:
-        children += [mark for region in regions for mark in _number(region, to_xy)]
+        seen = (region for region in regions if region.cells)
+        children += [mark for region in seen for mark in _number(region, to_xy)]
     return drawing(
         name, title, description, width=_WIDTH, height=round(to_xy.height), children=children
     )

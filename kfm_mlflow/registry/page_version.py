@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
+from kfm_mlflow.canonical import parse_json
 from kfm_mlflow.errors import KfmError
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import listing
+from kfm_mlflow.registry.authorities import authorities_of
 from kfm_mlflow.registry.page_decision import Decided, decided, loud_in
 from kfm_mlflow.registry.page_documents import (
     SHOWN_WITH,
@@ -32,6 +34,8 @@ from kfm_mlflow.registry.page_evidence import (
     signature_of,
     verified_attestations,
 )
+from kfm_mlflow.registry.page_graph import Lineage, build_lineage
+from kfm_mlflow.registry.prov_api import deployed_of
 from kfm_mlflow.registry.recheck import recheck_version
 from kfm_mlflow.registry.translate import answer_to
 
@@ -62,12 +66,15 @@ class VersionPage:
     ballots: tuple[Ballot, ...]
     tally: Mapping[str, Any]
     documents: Documents | None
+    lineage: Lineage | None
     hidden: bool
     history: tuple[Decided, ...]
     more_before: int | None
     loud: tuple[tuple[str, str], ...]
     rechecked: Mapping[str, Any] | None
     recheck_problem: str
+    authorities: Mapping[str, Any] | None
+    authorities_problem: str
 
     @property
     def uri(self) -> str:
@@ -83,21 +90,25 @@ def load_version(store: KfmStore, name: str, version: int) -> VersionPage:
     """
     snapshot = store.snapshot(name, version)
     policy = store.admission.policy(snapshot.family)
+    key = snapshot.model_name
     with store.ManagedSessionMaker(read_only=True) as session:
-        rows = listing.ledger_rows(session, model=name, version=version, limit=HISTORY_ROWS + 1)
-        last = listing.last_move(session, name, version)
-        frozen_at = listing.frozen_at(session, name, version)
+        rows = listing.ledger_rows(session, model=key, version=version, limit=HISTORY_ROWS + 1)
+        last = listing.last_move(session, key, version)
+        frozen_at = listing.frozen_at(session, key, version)
     following, report, digest, problem = _next(store, snapshot)
     held = decided(last) if last else None
     if held and held.report.get("to_level") != str(snapshot.level):
         held = None  # Taken down since, or archived by a successor.
     rechecked, recheck_problem = _rechecked(store, snapshot)
     beside, documents, hidden = Beside((), ""), None, False
+    lineage: Lineage | None = None
     if snapshot.release is not None:
         beside = beside_frozen(store.admission, snapshot.release)
         hidden = not (may_be_shown(report) if report else _still_shown(rechecked))
         if not hidden:
             documents = frozen_documents(store.admission, snapshot.release, policy)
+            lineage = _lineage(store, snapshot, beside, documents.item)
+    authorities, authorities_problem = _authorities(store, snapshot)
     envelopes = verified_attestations(store, snapshot, policy, beside)
     history = tuple(decided(row) for row in rows[:HISTORY_ROWS])
     return VersionPage(
@@ -116,12 +127,15 @@ def load_version(store: KfmStore, name: str, version: int) -> VersionPage:
         ballots=ballots_of(store, snapshot, policy, following, envelopes),
         tally=(report or {}).get("votes") or {},
         documents=documents,
+        lineage=lineage,
         hidden=hidden,
         history=history,
         more_before=history[-1].row.seq if len(rows) > HISTORY_ROWS else None,
         loud=tuple(dict.fromkeys([*loud_in(report or {}), *(held.loud if held else ())])),
         rechecked=rechecked,
         recheck_problem=recheck_problem,
+        authorities=authorities,
+        authorities_problem=authorities_problem,
     )
 
 
@@ -132,10 +146,22 @@ def _next(
     if following is None:
         return None, None, "", ""
     try:
-        report = store.check(snapshot.model_name, snapshot.version, following).report
+        report = store.check(snapshot.registered_name, snapshot.version, following).report
     except (MlflowException, KfmError) as exc:
         return following, None, "", getattr(exc, "message", "") or str(exc)
     return following, report.to_dict(), report.digest, ""
+
+
+def _lineage(
+    store: KfmStore, snapshot: Snapshot, beside: Beside, item: Mapping[str, Any]
+) -> Lineage | None:
+    """Return the lineage from data to deployment; None when it can not be told."""
+    try:
+        document = deployed_of(store, snapshot, beside).document
+    except (KfmError, MlflowException) as exc:
+        _log.warning("%s v%s: %s", snapshot.model_name, snapshot.version, exc)
+        return None
+    return build_lineage(parse_json(document, where="lineage"), item)
 
 
 def _rechecked(store: KfmStore, snapshot: Snapshot) -> tuple[dict[str, Any] | None, str]:
@@ -143,11 +169,26 @@ def _rechecked(store: KfmStore, snapshot: Snapshot) -> tuple[dict[str, Any] | No
     if snapshot.level is Level.CANDIDATE:
         return None, ""
     try:
-        found = recheck_version(store, snapshot.model_name, snapshot.version)
+        found = recheck_version(store, snapshot.registered_name, snapshot.version)
     except Exception as exc:  # noqa: BLE001 - as recheck itself: what cannot be judged is said
         _log.warning("%s v%s", snapshot.model_name, snapshot.version, exc_info=exc)
         return None, answer_to(exc).message if isinstance(exc, KfmError) else type(exc).__name__
     return found.to_dict(), ""
+
+
+def _authorities(store: KfmStore, snapshot: Snapshot) -> tuple[dict[str, Any] | None, str]:
+    """Return what authorities must say and said, with how to say it, or why nobody can tell."""
+    try:
+        found = authorities_of(store, snapshot)
+    except KfmError as exc:
+        _log.warning("%s v%s", snapshot.model_name, snapshot.version, exc_info=exc)
+        return None, answer_to(exc).message
+    uri = shlex.quote(f"models:/{snapshot.model_name}/{snapshot.version}")
+    told = [item for item in found["regions"] if item["asked"] or item["approval"] or item["veto"]]
+    for item in told:
+        region = shlex.quote(item["region"])
+        item["command"] = f'kfm care approve {uri} --region {region} --key KEY --reason "WHY"'
+    return {**found, "regions": told, "quiet_count": len(found["regions"]) - len(told)}, ""
 
 
 def _still_shown(rechecked: Mapping[str, Any] | None) -> bool:

@@ -9,6 +9,7 @@ import json
 from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, render_template, request
 from mlflow.exceptions import MlflowException
@@ -24,6 +25,8 @@ from kfm_mlflow.registry.moves import parse_version
 from kfm_mlflow.registry.page_decision import decided
 from kfm_mlflow.registry.page_version import load_version
 from kfm_mlflow.registry.translate import answer_to
+from kfm_mlflow.registry.workspaces import current_workspace
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from kfm_mlflow.registry.store import KfmStore
@@ -62,6 +65,34 @@ def instant(value: Any) -> str:
         except ValueError:
             return str(value)
     return found.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+@pages.app_template_global("kfm_url")
+def page_url(path: str, **query: Any) -> str:
+    """Return the address of a page in the workspace that this request is in."""
+    asked = {key: value for key, value in query.items() if value not in (None, "")}
+    if workspace := current_workspace():
+        asked["workspace"] = workspace
+    return f"{path}?{urlencode(asked)}" if asked else path
+
+
+@pages.app_template_global("kfm_model_url")
+def model_url(key: str, version: int | None = None, before: int | None = None) -> str:
+    """Return the address of the page of a model, by its key, or of one of its versions."""
+    workspace, name = split_key(key)
+    path = f"/kfm/models/{quote(name, safe='')}"
+    path = path if version is None else f"{path}/{version}"
+    pairs = {"before": before, "workspace": workspace}
+    query = urlencode({name: value for name, value in pairs.items() if value})
+    return f"{path}?{query}" if query else path
+
+
+@pages.app_template_global("kfm_ledger_url")
+def ledger_url(key: str, **query: Any) -> str:
+    """Return the address of the ledger of one model, by its key."""
+    workspace, name = split_key(key)
+    pairs = {"model": name, **query, "workspace": workspace}
+    return "/kfm/ledger?" + urlencode({name: value for name, value in pairs.items() if value})
 
 
 def _page(template: str, **values: Any) -> Response:
@@ -104,6 +135,7 @@ def home() -> Response:
         "home.html",
         models=models,
         matching=matching,
+        workspace=current_workspace(),
         after=after,
         next_after=names[MODELS_PER_PAGE - 1] if len(names) > MODELS_PER_PAGE else None,
     )
@@ -111,9 +143,9 @@ def home() -> Response:
 
 def _model_line(store: KfmStore, session: Any, name: str) -> dict[str, Any]:
     levels = store._levels(session, name)  # noqa: SLF001 - inside the session that is open
-    family = records.family(session, name)
+    family = records.family(session, store.key_of(name))
     return {
-        "name": name,
+        "name": store.key_of(name),
         "family": family or _family_of(store, name),
         "newest": listing.newest_version(session, store._get_active_workspace(), name),  # noqa: SLF001
         "held": {
@@ -141,11 +173,11 @@ def model(name: str) -> Response:
         lines = listing.version_lines(
             session, workspace, name, before=before, limit=VERSIONS_PER_PAGE + 1
         )
-        family = records.family(session, name) or _family_of(store, name)
+        family = records.family(session, store.key_of(name)) or _family_of(store, name)
     shown = lines[:VERSIONS_PER_PAGE]
     return _page(
         "model.html",
-        name=name,
+        name=store.key_of(name),
         family=family,
         levels=levels,
         lines=shown,
@@ -166,7 +198,7 @@ def badge(name: str, version: int) -> Response:
     store = registry()
     with store.ManagedSessionMaker(read_only=True) as session:
         level = store._levels(session, name).get(version, Level.CANDIDATE)  # noqa: SLF001 - as above
-        rows = listing.ledger_rows(session, model=name, version=version, limit=1)
+        rows = listing.ledger_rows(session, model=store.key_of(name), version=version, limit=1)
     last = decided(rows[0]) if rows else None
     standing = standing_of(
         level, last.report if last else None, overridden=bool(last and last.loud)
@@ -177,13 +209,14 @@ def badge(name: str, version: int) -> Response:
 @pages.get("/ledger")
 def ledger() -> Response:
     """Show the ledger, newest first, all of it or of one model or version."""
-    chosen = {"model": request.args.get("model") or None, "version": _number("version")}
+    asked = request.args.get("model")
+    chosen = {"model": asked and registry().key_of(asked), "version": _number("version")}
     before = _number("before")
     with registry().ManagedSessionMaker(read_only=True) as session:
         head = records.ledger_head(session)
         rows = listing.ledger_rows(
             session,
-            model=chosen["model"] if isinstance(chosen["model"], str) else None,
+            model=chosen["model"] if chosen["model"] and isinstance(chosen["model"], str) else None,
             version=chosen["version"] if isinstance(chosen["version"], int) else None,
             before=before,
             limit=ROWS_PER_PAGE + 1,

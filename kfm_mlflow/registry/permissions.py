@@ -2,9 +2,11 @@
 
 1. Reading a model's pages and API needs READ on the model; moving it or writing its rollout journal
    needs UPDATE, as MLflow's stage transition does.
-2. Sending a signed statement needs READ: the signature and the policy's roles decide the rest.
+2. Sending a signed statement needs READ: the signature and the policy's roles decide the rest. So
+   does having an export signed, which writes nothing.
 3. What tells of many models at once (the whole ledger) needs READ on all that it tells of; the list
    of models and the STAC API leave out the others (:func:`kfm_mlflow.registry.actor.may_read`).
+   A model is always asked for in its own workspace.
 4. A write that names no model is for administrators.
 5. A frozen release is read by whoever may read a model that it is a version of. MLflow knows
    artifacts by experiment, and the frozen area is none.
@@ -18,7 +20,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.registry.guard import names_frozen
+from kfm_mlflow.registry.workspaces import current_workspace, inside
 from kfm_mlflow.release.area import FROZEN_PREFIX
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +30,9 @@ if TYPE_CHECKING:
     from flask import Request
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SIGNED = frozenset({"kfm_api.attest", "kfm_api.vote"})
+_SIGNED = frozenset({"kfm_api.attest", "kfm_api.vote", "kfm_api.sign_export"})
 _OF_NO_MODEL = frozenset(
-    {"style", "home", "policies", "policy", "openapi", "ledger_head", "ledger_key"}
+    {"style", "home", "policies", "policy", "regions", "openapi", "ledger_head", "ledger_key"}
 )
 """Views that tell of no model, or leave out by themselves those that may not be read."""
 _STAC = "kfm_stac"
@@ -36,7 +40,8 @@ _STAC = "kfm_stac"
 _NAMES = ("name", "model", "model_name")
 _MAX_SEQ = 2**31 - 1
 _PROXY = "/mlflow-artifacts/"
-_RELEASE = re.compile(rf"(?:.*{_PROXY}[a-z]+/|/?){FROZEN_PREFIX}/([0-9a-f]{{64}})(?:/[^%\\]*)?")
+_AREA = rf"(?:.*{_PROXY}[a-z]+/|/?)(?:workspaces/[a-z0-9-]+/)?{FROZEN_PREFIX}"
+_RELEASE = re.compile(rf"{_AREA}/([0-9a-f]{{64}})(?:/[^%\\]*)?")
 
 
 def is_ours(path: str) -> bool:
@@ -59,9 +64,12 @@ def permits(request: Request) -> bool:
     if request.blueprint == _STAC:
         return True
     writes = request.method not in _READS and request.endpoint not in _SIGNED
-    named = models_named(request) + _model_of_row((request.view_args or {}).get("seq"))
-    if named:
-        return all(permits_model(user, name, writes=writes) for name in named)
+    named = models_named(request)
+    row = _model_of_row((request.view_args or {}).get("seq"))
+    if named or row:
+        return all(permits_model(user, name, writes=writes) for name in named) and all(
+            _permits_key(user, key) for key in row
+        )
     if request.method not in _READS:
         return False
     return str(request.endpoint).rpartition(".")[2] in _OF_NO_MODEL or _reads_ledger(user)
@@ -71,7 +79,7 @@ def models_named(request: Request) -> list[str]:
     """Return every model that a request names: in its path, its query or its JSON."""
     places: list[Any] = [(request.view_args or {}).get(key) for key in _NAMES]
     places += [value for key in _NAMES for value in request.args.getlist(key)]
-    if request.method not in _READS and not any(places):
+    if request.method not in _READS:
         body = request.get_json(silent=True)
         places += [body.get(key) for key in _NAMES] if isinstance(body, dict) else []
     return [str(name) for name in places if name]
@@ -89,6 +97,13 @@ def permits_model(user: str, name: str, *, writes: bool) -> bool:
         else auth.Requirement(tier, "*", auth.ACTION_NOT_DENIED)
     )
     return bool(auth.authorize(user, anchor, [auth.Requirement(*anchor, "read"), versions]))
+
+
+def _permits_key(user: str, key: str) -> bool:
+    """Return whether a user may read a model, whatever workspace it is in."""
+    workspace, name = split_key(key)
+    with inside(workspace):
+        return permits_model(user, name, writes=False)
 
 
 def _is_model(name: str) -> bool:
@@ -119,7 +134,7 @@ def _reads_ledger(user: str) -> bool:
 
     with registry().ManagedSessionMaker(read_only=True) as session:
         names = session.execute(select(tables.ledger.c.model).distinct()).scalars().all()
-    if all(permits_model(user, name, writes=False) for name in names if _is_model(name)):
+    if all(_permits_key(user, name) for name in names if _is_model(name)):
         return True
     raise refuse(
         "KFM refused: you may not read every model that is in the ledger; ask for one model"
@@ -161,5 +176,6 @@ def permits_frozen(user: str, path: str, query_paths: Sequence[str]) -> bool:
         return False
     query = select(tables.release.c.model).where(tables.release.c.release_id == release_id)
     with registry().ManagedSessionMaker(read_only=True) as session:
-        names = session.execute(query.distinct()).scalars().all()
-    return any(permits_model(user, name, writes=False) for name in names)
+        keys = session.execute(query.distinct()).scalars().all()
+    here = current_workspace()
+    return any(_permits_key(user, key) for key in keys if split_key(key)[0] == here)

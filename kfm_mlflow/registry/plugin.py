@@ -32,24 +32,22 @@ def build_store(
     """Build the governed registry store; the signature is MLflow's.
 
     With a read replica, plain reads go there, and all that decides goes to the primary database.
+    With MLflow's workspaces on, it is governed in each of them.
 
     Raises:
-        InputError: The registry has no key, a policy is wrong, or workspaces are switched on
-            (not supported yet, so refused rather than left ungoverned).
+        InputError: The registry has no key, or a policy is wrong.
     """
     del artifact_uri, tracking_uri
-    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
-
     from kfm_mlflow.registry.policy_events import record_policies
     from kfm_mlflow.registry.store import KfmStore
+    from kfm_mlflow.registry.workspaces import has_workspaces
 
-    if MLFLOW_ENABLE_WORKSPACES.get():
-        raise InputError(
-            "workspaces are not governed yet",
-            where="MLFLOW_ENABLE_WORKSPACES",
-            remedy="start without them",
-        )
+    kind = KfmStore
+    if has_workspaces():
+        from kfm_mlflow.registry.workspace_store import KfmWorkspaceStore
+
+        kind = KfmWorkspaceStore
     replica = os.environ.get(READ_REPLICA_VARIABLE) or None
-    store = KfmStore(plain_uri(store_uri or ""), read_db_uri=replica)
+    store = kind(plain_uri(store_uri or ""), read_db_uri=replica)
     record_policies(store)
     return store

@@ -11,7 +11,7 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from kfm_mlflow.registry import records, tables
 from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
@@ -35,6 +35,19 @@ def claims_of(body: str) -> dict[str, Any]:
         "claims"
     ]
     return claims
+
+
+_LAST = (
+    select(tables.ledger.c.seq)
+    .where(tables.ledger.c.model == bindparam("called"), tables.ledger.c.version == 0)
+    .order_by(tables.ledger.c.seq.desc())
+    .limit(1)
+)
+
+
+def last_change(session: Session, family: str) -> int | None:
+    """Return the ledger row that says which policy a family is under; None when none does."""
+    return session.execute(_LAST, {"called": f"{_MODEL_PREFIX}{family}"}).scalar()
 
 
 def recorded_digest(session: Session, family: str) -> str | None:

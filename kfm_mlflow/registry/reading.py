@@ -8,12 +8,13 @@ index :data:`STAGE_INDEX` makes it one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
 from mlflow.store.model_registry.dbmodels.models import (
     SqlModelVersion,
+    SqlModelVersionTag,
     SqlRegisteredModel,
     SqlRegisteredModelAlias,
     SqlRegisteredModelTag,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     update,
 )
 
+from kfm_mlflow.errors import ConflictError
 from kfm_mlflow.policy.levels import ALIASES, STAGES, Level, level_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ _VERSIONS: Table = SqlModelVersion.__table__
 _MODELS: Table = SqlRegisteredModel.__table__
 _ALIASES: Table = SqlRegisteredModelAlias.__table__
 _TAGS: Table = SqlRegisteredModelTag.__table__
+_VERSION_TAGS: Table = SqlModelVersionTag.__table__
 _GOVERNED_STAGES = tuple(sorted(set(STAGES.values())))
 _LEVEL_ALIASES = tuple(sorted(name for names in ALIASES.values() for name in names))
 
@@ -80,6 +83,14 @@ _ALIASES_OF = select(_ALIASES.c.version, _ALIASES.c.alias).where(_here(_ALIASES)
 _SOURCE = select(_VERSIONS.c.source, _VERSIONS.c.storage_location, _VERSIONS.c.current_stage).where(
     _here(_VERSIONS), _VERSIONS.c.version == bindparam("numbered")
 )
+_VERSION = select(_VERSIONS).where(
+    _here(_VERSIONS),
+    _VERSIONS.c.version == bindparam("numbered"),
+    _VERSIONS.c.current_stage != STAGE_DELETED_INTERNAL,
+)
+_VERSION_TAGS_OF = select(_VERSION_TAGS).where(
+    _here(_VERSION_TAGS), _VERSION_TAGS.c.version == bindparam("numbered")
+)
 _ARCHIVE_OTHERS = (
     update(_VERSIONS)
     .where(
@@ -91,7 +102,11 @@ _ARCHIVE_OTHERS = (
 )
 _SET_STAGE = (
     update(_VERSIONS)
-    .where(_here(_VERSIONS), _VERSIONS.c.version == bindparam("numbered"))
+    .where(
+        _here(_VERSIONS),
+        _VERSIONS.c.version == bindparam("numbered"),
+        _VERSIONS.c.current_stage != STAGE_DELETED_INTERNAL,
+    )
     .values(
         current_stage=bindparam("stage"),
         last_updated_time=bindparam("at_ms"),
@@ -139,6 +154,19 @@ def source_of(session: Session, workspace: str, name: str, version: int) -> str 
     return str(row.storage_location or row.source)
 
 
+def version_entity(session: Session, workspace: str, name: str, version: int) -> Any:
+    """Return a version that there is, as ``SqlAlchemyStore.get_model_version`` does."""
+    where = {"in_workspace": workspace, "named": name, "numbered": version}
+    row = session.execute(_VERSION, where).mappings().one()
+    tags = session.execute(_VERSION_TAGS_OF, where).mappings()
+    found = SqlModelVersion(
+        **row, model_version_tags=[SqlModelVersionTag(**tag) for tag in tags]
+    ).to_mlflow_entity()
+    aliases = session.execute(_ALIASES_OF, where)
+    found.aliases = [str(alias) for holder, alias in aliases if int(holder) == version]
+    return found
+
+
 def write_level(
     session: Session,
     workspace: str,
@@ -161,13 +189,17 @@ def write_level(
         stage: MLflow stage when the level has none of its own.
         frozen_uri: Where the frozen release lies; empty leaves the location alone.
         at_ms: Milliseconds since 1970.
+
+    Raises:
+        ConflictError: Somebody who is not governed deleted the version.
     """
     model = {"in_workspace": workspace, "named": name}
     this = {**model, "numbered": version}
     if level is Level.PRODUCTION:
         session.execute(_ARCHIVE_OTHERS, {**this, "at_ms": at_ms})
     values = {"stage": STAGES.get(level, stage), "frozen_uri": frozen_uri or None}
-    session.execute(_SET_STAGE, {**this, **values, "at_ms": at_ms})
+    if not session.execute(_SET_STAGE, {**this, **values, "at_ms": at_ms}).rowcount:  # type: ignore[attr-defined]
+        raise ConflictError(f"v{version} of {name} was deleted", remedy="read the versions again")
     session.execute(_TOUCH_MODEL, {**model, "at_ms": at_ms})
     session.execute(_DROP_ALIASES, {**this, "taken": ALIASES[level]})
     if ALIASES[level]:

@@ -8,7 +8,8 @@ Rules:
    refuses today is therefore asked again as of that decision, still under today's limits, keys
    and council. If it passes then, votes that were merely spent say nothing, votes for another
    policy and validations that grew old make the version *stale*, and anything else a *recall*.
-3. Bytes, signature and CARE must hold today, whatever was so when it was decided.
+3. Bytes, signature, CARE and the authorities' word must hold today, whatever was so when it was
+   decided, and by the regions file as it is now.
 4. A decision that broke the glass is a recall once its time is over, and so is a level that no
    decision in the ledger gave.
 """
@@ -30,6 +31,7 @@ from kfm_mlflow.registry.listing import last_move
 from kfm_mlflow.registry.policy_events import claims_of
 from kfm_mlflow.registry.rechecked import Ended, Rechecked, Remark, overdue, undecided, unjudged
 from kfm_mlflow.registry.records import ReleaseRow
+from kfm_mlflow.registry.standing import current_policy
 from kfm_mlflow.trust.instants import format_instant, parse_instant
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ _RAN_OUT = frozenset(
         "CANARY_VERDICT_INVALID",
         "CANARY_VERDICT_MISSING",
         "QUORUM_PENDING",
+        "ROLLBACK_INVALID",
+        "ROLLBACK_MISSING",
         "VALIDATION_EXPIRED",
         "VALIDATION_INVALID",
         "VALIDATION_MISSING",
@@ -56,7 +60,7 @@ _RAN_OUT = frozenset(
 )
 """What a gate finds when its evidence ran out, or was given for another policy. Every other finding
 of today is a fault of today: a veto, a verdict that failed, a metric outside a limit."""
-_SPENT = frozenset({"canary", "votes"})
+_SPENT = frozenset({"canary", "rollback_approval", "votes"})
 """Gates whose evidence is given for one decision, and has done its work once that is made."""
 
 _SILENT = Finding(
@@ -223,12 +227,14 @@ def recheck_version(store: KfmStore, name: str, version: int) -> Rechecked:
         KfmError: The family has no policy, or the ledger's row cannot be read.
     """
     snapshot = store.snapshot(name, version)
-    policy, now = store.admission.policy(snapshot.family), store.admission.clock()
+    policy = current_policy(store.admission.policy(snapshot.family))
+    now = store.admission.clock()
     with store.ManagedSessionMaker(read_only=False) as session:
-        decided = _decided(session, name, version, snapshot.level)
+        decided = _decided(session, snapshot.model_name, version, snapshot.level)
         if decided is not None:
             then, move = _as_decided(store, session, snapshot, decided)
-    found = Rechecked(name, version, snapshot.family, snapshot.level, 0, "", policy.digest, ())
+    key = snapshot.model_name
+    found = Rechecked(key, version, snapshot.family, snapshot.level, 0, "", policy.digest, ())
     if decided is None:
         return replace(found, remarks=(undecided(snapshot.level),))
     report = store.admission.judge(then, move, policy)
@@ -281,7 +287,7 @@ def _promoted(store: KfmStore, session: Session) -> list[str]:
 def recheck(
     store: KfmStore, *, family: str | None = None, name: str | None = None
 ) -> list[Rechecked]:
-    """Judge everything again that stands above candidate, by model and version.
+    """Judge everything again that stands above candidate in a workspace, by model and version.
 
     Args:
         store: The registry.
@@ -300,7 +306,7 @@ def recheck(
                 entry = recheck_version(store, model_name, version)
             except Exception as exc:  # noqa: BLE001 - one version that cannot be judged hides no other
                 _log.warning("%s v%s cannot be rechecked", model_name, version, exc_info=exc)
-                entry = unjudged(model_name, version, level, exc)
+                entry = unjudged(store.key_of(model_name), version, level, exc)
             if family in (None, entry.family) or not entry.family:
                 found.append(entry)
     return found

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kfm_mlflow.errors import KfmError
 from kfm_mlflow.gates.findings import Finding
+from kfm_mlflow.gates.ruling import standing_of
 from kfm_mlflow.gates.verdict import Verdict
 
 if TYPE_CHECKING:
+    from kfm_mlflow.gates.ruling import Standing
     from kfm_mlflow.policy.levels import Level
 
 Status = Literal["holds", "break-glass", "stale", "recall"]
 _ORDER: tuple[Status, ...] = ("holds", "break-glass", "stale", "recall")
+_UNJUDGED = "recheck"
 _AGAIN = "take it down, and move it up again through its gates"
 
 
@@ -73,6 +76,13 @@ class Rechecked:
         """Worst of the remarks; without any, it holds."""
         return max((remark.status for remark in self.remarks), key=_ORDER.index, default="holds")
 
+    @property
+    def standing(self) -> Standing:
+        """Whether it may still be served, by consent, labels, embargoes and vetoes."""
+        if any(remark.gate == _UNJUDGED for remark in self.remarks):
+            return "stale"
+        return standing_of((remark.gate, remark.finding) for remark in self.remarks)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
@@ -81,6 +91,7 @@ class Rechecked:
             "family": self.family,
             "level": str(self.level),
             "status": self.status,
+            "standing": self.standing,
             "seq": self.seq,
             "decided_under": self.decided_under,
             "policy_digest": self.policy_digest,
@@ -124,4 +135,4 @@ def unjudged(name: str, version: int, level: Level, exc: Exception) -> Rechecked
         f"could not be judged: {said}",
         remedy="see the server's log",
     )
-    return Rechecked(name, version, "", level, 0, "", "", (Remark("recheck", finding, "recall"),))
+    return Rechecked(name, version, "", level, 0, "", "", (Remark(_UNJUDGED, finding, "recall"),))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from kfm_mlflow.canonical import digest_bytes
+from kfm_mlflow.canonical import digest_bytes, digest_json
 from kfm_mlflow.errors import ConflictError
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import tables
@@ -37,7 +37,7 @@ _RELEASES = select(tables.release).where(
 )
 _ENVELOPES = (
     select(tables.attestation.c.envelope)
-    .where(tables.attestation.c.release_id == bindparam("of_release"))
+    .where(tables.attestation.c.release_id.in_(bindparam("of", expanding=True)))
     .order_by(tables.attestation.c.digest)
 )
 _JOURNEY = (
@@ -196,9 +196,17 @@ def add_release(session: Session, model: str, row: ReleaseRow, now: datetime) ->
     )
 
 
-def attestations(session: Session, release_id: str) -> tuple[bytes, ...]:
-    """Return every envelope about a release, in a fixed order."""
-    found = session.execute(_ENVELOPES, {"of_release": release_id})
+def subject_of(model: str, version: int | None = None) -> str:
+    """Return what stands for a version, or a whole model, where else a release id stands.
+
+    What an authority says may come before the release is frozen, or be about all of a model.
+    """
+    return digest_json({"model": model, "version": version})
+
+
+def attestations(session: Session, *subjects: str) -> tuple[bytes, ...]:
+    """Return every envelope about some releases, versions or models, in a fixed order."""
+    found = session.execute(_ENVELOPES, {"of": subjects})
     return tuple(str(text).encode() for text in found.scalars())
 
 

@@ -117,15 +117,32 @@ CLOSED_DOORS: tuple[Door, ...] = (
         ),
         reasons=(Reason.DOOR_CLOSED,),
     ),
-    Door(
-        "delete a workspace",
-        Guard.CLOSED,
-        "it deletes or moves every model in it around the governed store",
-        routes=("DELETE 3.0/mlflow/workspaces/{workspace_name}",),
-        reasons=(Reason.DOOR_CLOSED,),
-    ),
 )
 """The rows that nobody passes."""
+
+WORKSPACE_DOORS: tuple[Door, ...] = (
+    Door(
+        "make or change a workspace",
+        Guard.FREEZE,
+        "no workspace keeps its artifacts in the frozen area",
+        routes=(
+            "POST 3.0/mlflow/workspaces",
+            "PATCH 3.0/mlflow/workspaces/{workspace_name}",
+        ),
+        reasons=(Reason.FROZEN_AREA,),
+        reads_body=True,
+    ),
+    Door(
+        "delete a workspace",
+        Guard.PROTECT,
+        "only an empty one goes (mode RESTRICT, MLflow's default); other modes delete or move "
+        "every model in it around the governed store",
+        routes=("DELETE 3.0/mlflow/workspaces/{workspace_name}",),
+        reasons=(Reason.DOOR_CLOSED,),
+        only_query=("mode", "RESTRICT"),
+    ),
+)
+"""The rows that lead to where models and bytes of a workspace lie."""
 
 OTHER_DOORS: tuple[Door, ...] = (
     Door(
@@ -290,14 +307,10 @@ OTHER_DOORS: tuple[Door, ...] = (
         ),
     ),
     Door(
-        "make or change a workspace, and tell MLflow how its page is used",
+        "tell MLflow how its page is used",
         Guard.PLAIN,
-        "a governed registry does not start with workspaces on, and telemetry is none of ours",
-        routes=(
-            "POST 3.0/mlflow/workspaces",
-            "PATCH 3.0/mlflow/workspaces/{workspace_name}",
-            "POST /ajax-api/3.0/mlflow/ui-telemetry",
-        ),
+        "telemetry is none of ours",
+        routes=("POST /ajax-api/3.0/mlflow/ui-telemetry",),
     ),
     Door(
         "manage users and their rights (kfm-auth)",
@@ -324,7 +337,13 @@ OTHER_DOORS: tuple[Door, ...] = (
 )
 """The rows that lead nowhere near what is governed."""
 
-DOORS: tuple[Door, ...] = (*REGISTRY_DOORS, *ARTIFACT_DOORS, *CLOSED_DOORS, *OTHER_DOORS)
+DOORS: tuple[Door, ...] = (
+    *REGISTRY_DOORS,
+    *ARTIFACT_DOORS,
+    *WORKSPACE_DOORS,
+    *CLOSED_DOORS,
+    *OTHER_DOORS,
+)
 """The whole table."""
 
 _PLACEHOLDER = re.compile(r"\{\w+(:path)?\}")

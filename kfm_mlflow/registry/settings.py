@@ -64,12 +64,16 @@ def _plain(destination: str) -> str:
     return str(path.absolute()) if path is not None else destination.rstrip("/")
 
 
-def area_from(environ: Mapping[str, str]) -> ArtifactArea:
+def area_from(environ: Mapping[str, str], workspace: str = "") -> ArtifactArea:
     """Return the artifact root of the server that this process belongs to.
 
     A server that proxies artifacts has one root: what ``--artifacts-destination`` says.
     ``KFM_ARTIFACTS_DESTINATION`` may repeat it, and is the only word where no server is asked
     (another process on the same database) or the server does not proxy.
+
+    Args:
+        environ: Environment variables.
+        workspace: MLflow workspace; empty for the default one.
 
     Raises:
         InputError: There is no root, the two name different ones, or it is neither a folder nor
@@ -96,7 +100,7 @@ def area_from(environ: Mapping[str, str]) -> ArtifactArea:
             where=f"--artifacts-destination {destination}",
             remedy="other stores are reached through their S3 interface (MLFLOW_S3_ENDPOINT_URL)",
         )
-    return ArtifactArea(_plain(destination), proxied=proxied)
+    return ArtifactArea(_plain(destination), proxied=proxied, workspace=workspace)
 
 
 def check_destination(

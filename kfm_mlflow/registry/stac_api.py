@@ -2,8 +2,8 @@
 
 Rules kept here:
 
-1. One collection per registered model that has public items; who may not read a model is told that
-   there is none.
+1. One collection per registered model that has public items, of the workspace that a request is
+   in; who may not read a model is told that there is none.
 2. Answers are GeoJSON or JSON; errors are ``{"code", "description"}`` with a status that no client
    retries.
 3. Answers go on from the key of their last item, so that pages neither overlap nor leave gaps while
@@ -45,6 +45,7 @@ from kfm_mlflow.registry.api import MAX_BODY_BYTES, registry
 from kfm_mlflow.registry.stac_items import PublicItem, PublicModel, public_items
 from kfm_mlflow.registry.stac_openapi import OPENAPI_TYPE, describe
 from kfm_mlflow.registry.translate import answer_to
+from kfm_mlflow.registry.workspaces import PARAMETER, current_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -101,7 +102,8 @@ def _secured(response: Response) -> Response:
 
 
 def _url(view: str, **values: Any) -> str:
-    return url_for(f"kfm_stac.{view}", _external=True, **values)
+    here = {PARAMETER: workspace} if (workspace := current_workspace()) else {}
+    return url_for(f"kfm_stac.{view}", _external=True, **values, **here)
 
 
 # -- documents -------------------------------------------------------------------------------------
@@ -298,13 +300,13 @@ def _arguments() -> dict[str, str]:
     doubled = [key for key, values in request.args.lists() if len(values) > 1]
     if doubled:
         raise InputError("is asked for twice", where=doubled[0][:80])
-    return request.args.to_dict()
+    return {key: value for key, value in request.args.items() if key != PARAMETER}
 
 
 def _get_next(own: str, token: str) -> dict[str, Any]:
-    asked = {**request.args.to_dict(), "token": token}
+    asked = {**_arguments(), "token": token}
     pairs = "&".join(f"{quote(key)}={quote(value, safe='')}" for key, value in asked.items())
-    return link("next", f"{own}?{pairs}", GEOJSON, method="GET")
+    return link("next", f"{own}{'&' if '?' in own else '?'}{pairs}", GEOJSON, method="GET")
 
 
 def _page(

@@ -17,7 +17,6 @@ import logging
 import time
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -32,8 +31,10 @@ from kfm_mlflow.metadata.stac_search import Record, build_record
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import records, tables
 from kfm_mlflow.registry.settings import area_from
+from kfm_mlflow.registry.workspaces import current_workspace
 from kfm_mlflow.release.area import local_path
 from kfm_mlflow.release.s3 import S3Folder
+from kfm_mlflow.trust.model_key import split_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,7 +153,7 @@ class PublicItems:
         self._journeys: dict[str, _Journey] = {}
 
     def models(self, store: KfmStore, may_read: Callable[[str], bool]) -> dict[str, PublicModel]:
-        """Return name -> items of every model that has public ones, sorted by name.
+        """Return name -> items of every model of this workspace with public ones, sorted by name.
 
         Args:
             store: The registry; always the same.
@@ -160,10 +161,13 @@ class PublicItems:
         """
         with self._lock:
             self._follow(store)
-            names = sorted(name for name, journey in self._journeys.items() if journey.reigns)
-        found = {}
-        for name in names:
-            if may_read(name) and (public := self._public(store, name)) is not None:
+            keys = sorted(key for key, journey in self._journeys.items() if journey.reigns)
+        found, here = {}, current_workspace()
+        for key in keys:
+            workspace, name = split_key(key)
+            if workspace != here or not may_read(name):
+                continue
+            if (public := self._public(store, key)) is not None:
                 found[name] = public
         return found
 
@@ -171,8 +175,9 @@ class PublicItems:
         """Return the public items of a model; None where there are none."""
         with self._lock:
             self._follow(store)
-            known = name in self._journeys and bool(self._journeys[name].reigns)
-        return self._public(store, name) if known else None
+            key = store.key_of(name)
+            known = key in self._journeys and bool(self._journeys[key].reigns)
+        return self._public(store, key) if known else None
 
     def _follow(self, store: KfmStore) -> None:
         with store.ManagedSessionMaker(read_only=True) as session:
@@ -189,15 +194,16 @@ class PublicItems:
             journey = self._journeys.setdefault(str(event.model), _Journey())
             journey.add(int(event.version), str(event.level))
 
-    def _public(self, store: KfmStore, name: str) -> PublicModel | None:
+    def _public(self, store: KfmStore, key: str) -> PublicModel | None:
+        name = split_key(key)[1]
         with self._lock:
-            journey = self._journeys[name]
+            journey = self._journeys[key]
             try:
-                rows = self._frozen(store, name, journey)
+                rows = self._frozen(store, key, journey)
                 policy = store.admission.policy(journey.family or "")
                 regions = _regions(policy)
             except KfmError as exc:
-                _log.warning("%s is not public: %s", name, exc)
+                _log.warning("%s is not public: %s", key, exc)
                 return None
             for _, row in sorted(rows.items()):
                 self._read(store, journey, name, row, policy)
@@ -208,15 +214,15 @@ class PublicItems:
                 journey.public, journey.is_stale = _screened(name, journey, regions, now), False
             return journey.public
 
-    def _frozen(self, store: KfmStore, name: str, journey: _Journey) -> dict[int, ReleaseRow]:
+    def _frozen(self, store: KfmStore, key: str, journey: _Journey) -> dict[int, ReleaseRow]:
         """Return what was frozen for versions that were not read yet."""
         missing = journey.missing(self._clock_s())
         if not missing:
             return {}
         with store.ManagedSessionMaker(read_only=True) as session:
             # A family is fixed when a model is made.
-            journey.family = records.family(session, name)
-            return records.releases_of(session, name, missing)
+            journey.family = records.family(session, key)
+            return records.releases_of(session, key, missing)
 
     def _read(
         self, store: KfmStore, journey: _Journey, name: str, row: ReleaseRow, policy: Policy
@@ -296,8 +302,7 @@ def _bytes(uri: str, path: str) -> bytes:
 def _regions(policy: Policy) -> RegionSet:
     from kfm_mlflow.care.regions import load_regions
 
-    file = Path(policy.regions_file) if policy.regions_file else None
-    return load_regions(file, digest=policy.regions_digest)
+    return load_regions(policy.regions_path, digest=policy.regions_digest)
 
 
 def _screened(

@@ -21,7 +21,9 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from kfm_mlflow.canonical import parse_json
 from kfm_mlflow.errors import ConflictError, EvidenceError, InputError
 from kfm_mlflow.gates.access import may_attest
-from kfm_mlflow.gates.evidence import read_attestation
+from kfm_mlflow.gates.evidence import policy_regions, read_attestation
+from kfm_mlflow.gates.findings import page_path
+from kfm_mlflow.gates.ruling import KIND, door_problem
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import ALIASES, Level, level_of_alias, level_of_stage
 from kfm_mlflow.registry import reading, records
@@ -29,13 +31,16 @@ from kfm_mlflow.registry.actor import current_actor
 from kfm_mlflow.registry.decision import asker_of
 from kfm_mlflow.registry.described import DescribedStore
 from kfm_mlflow.registry.doors import STORE_DOORS, Reason, is_ours
+from kfm_mlflow.registry.equivocations import read_votes, record_equivocation
 from kfm_mlflow.registry.moves import Expectation, MoveResult, parse_version
 from kfm_mlflow.registry.registrations import (
     forget_registrations,
     record_registration,
     rename_registrations,
 )
+from kfm_mlflow.registry.standing import current_policy
 from kfm_mlflow.registry.translate import door, refuse
+from kfm_mlflow.trust.model_key import signed_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +75,7 @@ class KfmStore(DescribedStore):
 
         Triggers guard the tables that prompts share, so what MLflow writes there needs a permit.
         """
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             if self._governed(session, name):
                 raise ConflictError(f"{name} is no prompt any more", remedy="try again")
             yield
@@ -107,12 +112,14 @@ class KfmStore(DescribedStore):
             wanted = Level.CANARY  # Its stage is Staging already.
         if wanted is Level.CANDIDATE and current.level is Level.CANDIDATE:
             # None and Archived differ to MLflow only; under the lock, for a move may be on its way.
-            with self.unit_of_work(f"model:{name}") as session:
+            with self.work_on(name) as session:
                 if number not in self._levels(session, name):
                     return super().transition_model_version_stage(
                         name, number, canonical, archive_existing_versions=False
                     )
-        self.move(name, number, wanted, snapshot=current, stage=canonical)
+        moved = self.move(name, number, wanted, snapshot=current, stage=canonical)
+        if moved.entity is not None:
+            return self._described(moved.entity)
         with self.on_primary():
             return self.get_model_version(name, number)
 
@@ -142,7 +149,7 @@ class KfmStore(DescribedStore):
         if level is None:
             super().delete_registered_model_alias(name, alias)
             return
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             query = self._get_query(session, SqlRegisteredModelAlias).filter(
                 SqlRegisteredModelAlias.name == name, SqlRegisteredModelAlias.alias == alias
             )
@@ -169,13 +176,13 @@ class KfmStore(DescribedStore):
                 Reason.TAG_RESERVED,
             )
         family = self.admission.policies.family_of(name, declared)
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             known = self._get_query(session, SqlRegisteredModel).filter(
                 SqlRegisteredModel.name == name
             )
             if known.first() is None:
                 created = super().create_registered_model(name, tags, *args, **kwargs)
-                records.set_family(session, name, family)
+                records.set_family(session, self.key_of(name), family)
                 return created
         # MLflow's own answer to a name that is taken, in a transaction of its own.
         return super().create_registered_model(name, tags, *args, **kwargs)
@@ -186,8 +193,8 @@ class KfmStore(DescribedStore):
     ) -> Any:
         """Create a candidate version.
 
-        Tags that are the registry's own are refused, and so is a model among a prompt's versions,
-        whose aliases nobody guards.
+        Tags that are the registry's own are refused. So is a model among a prompt's versions, whose
+        aliases nobody guards, and a prompt among a model's, which no search for models finds.
         """
         for tag in tags or []:
             if is_ours(tag.key):
@@ -195,71 +202,80 @@ class KfmStore(DescribedStore):
                     f"KFM refused tag {tag.key} on {name}: kfm.* tags are the registry's own",
                     Reason.TAG_RESERVED,
                 )
-        if self._is_prompt(name) and not any(
-            tag.key == IS_PROMPT_TAG_KEY and tag.value == "true" for tag in tags or []
-        ):
+        said = [tag.value for tag in tags or [] if tag.key == IS_PROMPT_TAG_KEY]
+        is_prompt = self._is_prompt(name)
+        if is_prompt and "true" not in said:
             raise refuse(
                 f"KFM refused a model version of {name}: it is a prompt", Reason.KIND_FIXED
             )
+        if said and not is_prompt:
+            raise refuse(
+                f"KFM refused a prompt version of {name}: it is a model", Reason.KIND_FIXED
+            )
         create = partial(super().create_model_version, name, source, run_id, tags, **kwargs)
-        if any(tag.key == IS_PROMPT_TAG_KEY for tag in tags or []):
+        if is_prompt:
             return create()
         # MLflow asks its tracking server about these, which may not happen under the lock. Should
         # this process die in between, nobody has registered the version, which lets nobody approve.
         asks = source.startswith("models:") or (kwargs.get("model_id") and not run_id)
         created = create() if asks else None
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             created = created or create()
             record_registration(
-                session, name, int(created.version), current_actor(), self.admission.clock()
+                session,
+                self.key_of(name),
+                int(created.version),
+                current_actor(),
+                self.admission.clock(),
             )
         return created
 
     def _protect(self, name: str, doing: str, version: int | None = None) -> None:
         if self._is_prompt(name):
             return
+        key = self.key_of(name)
         with self.ManagedSessionMaker(read_only=True) as session:
             levels = self._levels(session, name)
             held = [v for v in levels if version is None or v == version]
-            kept = records.released_versions(session, name)
+            kept = records.released_versions(session, key)
         recorded = [v for v in kept if version is None or v == version]
         if held or recorded:
             which = (held or recorded)[0]
             level = levels.get(which, Level.CANDIDATE)
             raise refuse(
-                f"KFM refused to {doing} {name}: v{which} ({level}) is in the ledger and is kept; "
-                f"see /kfm/models/{name}/{which}",
+                f"KFM refused to {doing} {key}: v{which} ({level}) is in the ledger and is kept; "
+                f"see {page_path(key, which)}",
                 Reason.RELEASE_KEPT,
             )
 
     @door
     def rename_registered_model(self, name: str, new_name: str) -> Any:
         """Rename a model that no version was ever released of."""
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             self._protect(name, "rename")
             family = self._family(session, name)
             if not self._is_prompt(name):
                 # A new name may not lead out of the family that the old one was made in.
                 self.admission.policies.family_of(new_name, family)
             renamed = super().rename_registered_model(name, new_name)
-            records.rename_family(session, name, new_name)
-            rename_registrations(session, name, new_name)
+            records.rename_family(session, self.key_of(name), self.key_of(new_name))
+            rename_registrations(session, self.key_of(name), self.key_of(new_name))
             return renamed
 
     @door
     def delete_registered_model(self, name: str) -> None:
         """Delete a model that no version was ever released of."""
-        with self.unit_of_work(f"model:{name}") as session:
+        with self.work_on(name) as session:
             self._protect(name, "delete")
             super().delete_registered_model(name)
-            records.forget_family(session, name)
-            forget_registrations(session, name)
+            records.forget_family(session, self.key_of(name))
+            forget_registrations(session, self.key_of(name))
 
     @door
     def delete_model_version(self, name: str, version: int | str) -> None:
         """Delete a version that was never released."""
         number = parse_version(version)
-        with self.unit_of_work(f"model:{name}"):
+        with self.work_on(name):
             self._protect(name, "delete a version of", number)
             super().delete_model_version(name, number)
 
@@ -281,24 +297,32 @@ class KfmStore(DescribedStore):
     def set_model_version_tag(self, name: str, version: int | str, tag: Any) -> None:
         """Set a tag that is not the registry's own."""
         _refuse_ours(tag.key, name)
+        _refuse_kind(tag.key, name)
         super().set_model_version_tag(name, version, tag)
 
     @door
     def delete_model_version_tag(self, name: str, version: int | str, key: str) -> None:
         """Delete a tag that is not the registry's own."""
         _refuse_ours(key, name)
+        _refuse_kind(key, name)
         super().delete_model_version_tag(name, version, key)
 
     # -- evidence ------------------------------------------------------------------------------
 
     @door
-    def add_attestation(self, name: str, version: int, envelope: bytes) -> str:
+    def add_attestation(
+        self, name: str, version: int, envelope: bytes, *, kind: str | None = None
+    ) -> str:
         """Keep a signed statement about a frozen release.
+
+        A vote that contradicts an earlier one of the same member is kept, too, and a row of the
+        ledger says so.
 
         Args:
             name: Registered model.
             version: Model version.
             envelope: DSSE envelope; must verify under the policy's keys and name this release.
+            kind: Kind that it must be of; None takes any.
 
         Returns:
             The envelope's digest.
@@ -308,28 +332,48 @@ class KfmStore(DescribedStore):
                 403 when who sends it may not.
         """
         snapshot = self.snapshot(name, version)
-        if snapshot.release is None:
-            raise InputError(
-                f"{name} v{version} is not frozen yet",
-                where="attestation",
-                remedy="move it to Staging",
-            )
         try:
             parse_json(envelope, where="attestation")
         except EvidenceError as exc:
             raise InputError(str(exc)) from exc
         policy = self.admission.policy(snapshot.family)
-        report = read_attestation(envelope, policy.trust, self.admission.clock())
+        regions = policy_regions(current_policy(policy))
+        report = read_attestation(envelope, policy.trust, self.admission.clock(), regions=regions)
+        if report.kind != KIND and snapshot.release is None:
+            raise InputError(
+                f"{name} v{version} is not frozen yet",
+                where="attestation",
+                remedy="move it to Staging",
+            )
         if not report.ok:
             raise InputError("; ".join(report.problems) or "does not verify", where="attestation")
+        if kind not in (None, report.kind):
+            raise InputError(f"is a {report.kind}, not a {kind}", where="attestation")
         bound, release = report.binding, snapshot.release
-        if bound is None or (bound.model_name, bound.release_id) != (name, release.release_id):
+        called = signed_name(str(report.kind), snapshot.model_name)
+        if bound is None or bound.model_name != called:
             raise InputError("is about another release", where="attestation")
+        if release is not None and bound.release_id != release.release_id:
+            raise InputError("is about another release", where="attestation")
+        if report.kind == KIND and (fault := door_problem(report, version, regions)):
+            raise InputError(fault, where="attestation")
         self._require_may_attest(snapshot, policy, report)
-        with self.unit_of_work(f"model:{name}") as session:
+        votes = report.kind == "vote"
+        known = read_votes(snapshot.envelopes, policy, self.admission) if votes else {}
+        with self.work_on(name) as session:
+            if votes:
+                record_equivocation(
+                    session,
+                    envelope,
+                    report,
+                    snapshot=snapshot,
+                    known=known,
+                    policy=policy,
+                    admission=self.admission,
+                )
             return records.add_attestation(
                 session,
-                release_id=release.release_id,
+                release_id=_subject_of(report, snapshot, bound.release_id),
                 kind=str(report.kind),
                 envelope=envelope,
                 now=self.admission.clock(),
@@ -345,13 +389,23 @@ class KfmStore(DescribedStore):
             policy,
             asker_of(actor, policy, registrar),
             str(report.kind),
-            approves=claims.get("choice", "approve") == "approve",
+            # A rollback speaks for no release: it takes down what is worse.
+            approves=report.kind != "rollback" and claims.get("choice", "approve") == "approve",
         )
         if found.verdict is not Verdict.PASS:
             raise refuse(
                 f"KFM refused a {report.kind} on {snapshot.model_name} v{snapshot.version}: "
                 f"{found.detail}; {found.remedy}"
             )
+
+
+def _subject_of(report: AttestationReport, snapshot: Snapshot, release_id: str) -> str:
+    """Return under what a statement is kept: an authority's may come before the freezing."""
+    if report.kind != KIND:
+        return release_id
+    covers = ((report.claims or {}).get("scope") or {}).get("covers")
+    version = None if covers == "model" else snapshot.version
+    return records.subject_of(snapshot.model_name, version)
 
 
 def _refuse_ours(key: str, name: str) -> None:
@@ -380,10 +434,20 @@ def _closed(method_name: str) -> Any:
     return closed
 
 
-for _method in dir(SqlAlchemyStore):
-    if (
-        not _method.startswith("_")
-        and callable(getattr(SqlAlchemyStore, _method))
-        and _method not in STORE_DOORS
-    ):
-        setattr(KfmStore, _method, _closed(_method))
+def close_unnamed_doors(ours: type[KfmStore], theirs: type) -> None:
+    """Refuse every public method of MLflow's class that no row of ``doors.py`` names.
+
+    Args:
+        ours: The class that gets the refusals.
+        theirs: MLflow's.
+    """
+    for method in dir(theirs):
+        if (
+            not method.startswith("_")
+            and callable(getattr(theirs, method))
+            and method not in STORE_DOORS
+        ):
+            setattr(ours, method, _closed(method))
+
+
+close_unnamed_doors(KfmStore, SqlAlchemyStore)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy import bindparam, delete, insert, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from kfm_mlflow.errors import KfmError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _open: ContextVar[Session | None] = ContextVar("kfm_open_session", default=None)
+_TAKEN_COUNT = select(tables.lock.c.taken_count).where(tables.lock.c.name == bindparam("named"))
 _GIVE_PERMIT = insert(tables.permit)
 _TAKE_PERMIT = delete(tables.permit).where(tables.permit.c.token == bindparam("given"))
 
@@ -112,6 +113,11 @@ def _kept_as_ours() -> Iterator[None]:
         yield
     except KfmError as exc:
         raise to_mlflow(exc) from exc
+
+
+def taken_count(session: Session, name: str) -> int:
+    """Return how often a lock was taken by transactions that committed, and by this one."""
+    return int(session.execute(_TAKEN_COUNT, {"named": name}).scalar() or 0)
 
 
 def take_lock(session: Session, name: str) -> None:

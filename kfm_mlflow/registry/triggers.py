@@ -18,10 +18,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
 from sqlalchemy import delete, func, select, text
 
 from kfm_mlflow.policy.levels import ALIASES, STAGES
 from kfm_mlflow.registry import tables
+from kfm_mlflow.release.area import DEFAULT_WORKSPACE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -63,8 +65,16 @@ class Trigger:
         return f"KFM refused to {self.what}; go through the governed server (kfm server)"
 
 
+def _key(row: str) -> str:
+    """Return ``trust/model_key.py`` in SQL."""
+    return (
+        f"(CASE WHEN {row}.workspace = '{DEFAULT_WORKSPACE}' THEN {row}.name"
+        f" ELSE {row}.workspace || '/' || {row}.name END)"
+    )
+
+
 def _any_released(row: str, also: str = "") -> str:
-    return f"EXISTS (SELECT 1 FROM kfm_release r WHERE r.model = {row}.name{also})"  # noqa: S608 - constants
+    return f"EXISTS (SELECT 1 FROM kfm_release r WHERE r.model = {_key(row)}{also})"  # noqa: S608 - constants
 
 
 def _released(row: str) -> str:
@@ -80,6 +90,14 @@ def _level_alias(row: str) -> str:
 
 
 _MODELS, _VERSIONS, _ALIAS_ROWS = "registered_models", "model_versions", "registered_model_aliases"
+_MODEL_TAGS = "registered_model_tags"
+
+
+def _kind(row: str) -> str:
+    # No look at MLflow's other tables: its migrations rename them, which SQLite then refuses.
+    return f"{row}.key = '{IS_PROMPT_TAG_KEY}'"
+
+
 _LEVELS = (
     Trigger(
         _VERSIONS,
@@ -97,6 +115,15 @@ _LEVELS = (
         f"{_level_alias('OLD')} OR {_level_alias('NEW')}",
     ),
     Trigger(_ALIAS_ROWS, "DELETE", "delete an alias that names a level", _level_alias("OLD")),
+    # Prompts are not governed, so a model that became one would be free of every gate.
+    *(
+        Trigger(_MODEL_TAGS, event, "say what is a prompt and what a model", which)
+        for event, which in (
+            ("INSERT", _kind("NEW")),
+            ("UPDATE", f"{_kind('OLD')} OR {_kind('NEW')}"),
+            ("DELETE", _kind("OLD")),
+        )
+    ),
 )
 _RELEASED = (
     Trigger(
@@ -127,7 +154,11 @@ _RELEASED = (
         _MODELS,
         "UPDATE",
         "rename a model that was released",
-        f"(<workspace> OR <name>) AND ({_any_released('OLD')} OR {_any_released('NEW')})",
+        f"<name> AND ({_any_released('OLD')} OR {_any_released('NEW')})",
+    ),
+    # Family and registrations are kept under the model's key, and nobody moves those.
+    Trigger(
+        _MODELS, "UPDATE", "move a model to another workspace", "<workspace>", suffix="_workspace"
     ),
     Trigger(_MODELS, "DELETE", "delete a model that was released", _any_released("OLD")),
 )

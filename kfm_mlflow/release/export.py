@@ -4,28 +4,30 @@ Rules kept here:
 
 1. The release is whole and unchanged, so that its id and its OpenSSF signature hold; what is said
    about it lies beside it. Family folder, ``models`` and version are the source documents' own.
-2. ``export.json`` lists every file but itself and ``SHA256SUMS``; ``SHA256SUMS`` lists every file
-   but itself. Neither is signed: a byte that changes by accident or without care is found by them,
-   what is meant to deceive by the signatures, the ledger, and keys that were kept elsewhere.
-3. An archive of equal directories is equal, byte by byte.
+2. ``export.json`` lists every file but itself, ``SHA256SUMS`` and the signature; ``SHA256SUMS``
+   lists every file but itself and the signature. The signature, ``export.intoto.json``, covers
+   both, so that no file can be changed, added or left out (``registry/export_index.py``).
 
-What the parts mean, and whether they are true, is not known here (``registry/exported.py``).
+What the parts mean, and whether they are true, is not known here (``registry/exported.py``); how
+they are one file is ``release/archive.py``.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-import tarfile
-from importlib.resources import files
-from string import Template
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.canonical import canonical_bytes, write_bytes, write_json
+from kfm_mlflow.canonical import canonical_bytes, digest_bytes, write_bytes, write_json
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.release.bundle import EVIDENCE_SUFFIX, SIGNATURE_FILE
-from kfm_mlflow.release.manifest import FileEntry, Manifest, build_manifest, check_path
+from kfm_mlflow.release.export_readme import readme_text
+from kfm_mlflow.release.manifest import (
+    FileEntry,
+    Manifest,
+    build_manifest,
+    check_path,
+    parse_manifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +36,17 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "1"
 INDEX_FILE = "export.json"
 SUMS_FILE = "SHA256SUMS"
+SIGNED_FILE = "export.intoto.json"
 README_FILE = "README.md"
 POLICY_FILE = "policy/policy.json"
+REGIONS_FILE = "policy/regions_public.json"
+SCHEMAS_FOLDER = "schemas"
 LEDGER_FILE = "ledger/ledger_snapshot.json"
 ATTESTATIONS_FOLDER = "attestations"
+DEPLOYED_FILE = "provenance/deployed.json"
+SIGNED_DEPLOYED_FILE = "provenance/deployed.intoto.json"
 KEYS_FOLDER = "keys"
+_UNLISTED = frozenset({SUMS_FILE, SIGNED_FILE})
 _FOLDERS = {"focus-mode": "focus"}
 _DOCUMENTS = {
     "model.pt": "model.pt",
@@ -69,6 +77,36 @@ def signature_path(family: str, release_version: str) -> str:
     return f"{release_path(family, release_version)}{EVIDENCE_SUFFIX}/{SIGNATURE_FILE}"
 
 
+def export_facts(
+    *,
+    model_name: str,
+    version: int,
+    family: str,
+    release_version: str,
+    release_id: str,
+    policy_digest: str,
+) -> dict[str, Any]:
+    """Return what an index says of the version that it is about.
+
+    Raises:
+        InputError: Family or release version cannot be the name of a folder.
+    """
+    return {
+        "model_name": model_name,
+        "version": version,
+        "family": family,
+        "release_version": release_version,
+        "release_id": release_id,
+        "policy_digest": policy_digest,
+        "release_path": release_path(family, release_version),
+        "integrity": {
+            "hash": release_id,
+            "signature": signature_path(family, release_version),
+            "immutable": True,
+        },
+    }
+
+
 def key_path(duty: str, holder: str, key_id: str, suffix: str = ".pem") -> str:
     """Return where a public key, or what stands for one, lies in an export."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", holder).strip("-").lower()[:60]
@@ -88,18 +126,32 @@ def part_of(manifest: Manifest, folder: str) -> Manifest:
 
 
 def sums_text(manifest: Manifest) -> bytes:
-    """Return what ``sha256sum -c`` reads, of every file but the list itself."""
+    """Return what ``sha256sum -c`` reads, of every file but the list and the signature."""
     lines = (
         f"{entry.digest.removeprefix('sha256:')}  ./{entry.path}\n"
         for entry in manifest.files
-        if entry.path != SUMS_FILE
+        if entry.path not in _UNLISTED
     )
     return "".join(lines).encode("utf-8")
 
 
+def sums_of(index: Mapping[str, Any]) -> bytes:
+    """Return ``SHA256SUMS`` as it follows from an index alone.
+
+    Raises:
+        EvidenceError: The files of the index are not a manifest.
+    """
+    listed = parse_manifest(
+        {"schema_version": SCHEMA_VERSION, "files": index["files"]}, where=INDEX_FILE
+    )
+    data = canonical_bytes(dict(index))
+    own = FileEntry(INDEX_FILE, len(data), digest_bytes(data))
+    return sums_text(Manifest(tuple(sorted((*listed.files, own)))))
+
+
 def listed_files(manifest: Manifest) -> list[dict[str, Any]]:
     """Return the files of an export as its index lists them."""
-    kept = tuple(e for e in manifest.files if e.path not in {INDEX_FILE, SUMS_FILE})
+    kept = tuple(e for e in manifest.files if e.path not in {INDEX_FILE, *_UNLISTED})
     found: list[dict[str, Any]] = Manifest(kept).to_dict()["files"]
     return found
 
@@ -114,55 +166,31 @@ def finish_export(root: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The index.
     """
-    write_bytes(root / README_FILE, _readme(facts))
-    manifest = build_manifest(root)
-    release = facts["release_path"]
+    found, release = build_manifest(root), facts["release_path"]
+    readme = readme_text({**facts, **listing(found, release)})
+    write_bytes(root / README_FILE, readme)
+    entry = FileEntry(README_FILE, len(readme), digest_bytes(readme))
+    index = {**facts, **listing(Manifest(tuple(sorted((*found.files, entry)))), release)}
+    write_json(root / INDEX_FILE, index)
+    write_bytes(root / SUMS_FILE, sums_of(index))
+    return index
+
+
+def listing(manifest: Manifest, release: str) -> dict[str, Any]:
+    """Return what an index says that follows from the files alone."""
+    paths = {entry.path for entry in manifest.files}
     documents = {
         name: f"{release}/{path}"
         for name, path in _DOCUMENTS.items()
-        if any(e.path == f"{release}/{path}" for e in manifest.files)
-        or (root / release / path).is_dir()
+        if any(f"{known}/".startswith(f"{release}/{path}/") for known in paths)
     }
-    index = {
-        **facts,
+    if DEPLOYED_FILE in paths:
+        documents["deployed.json"] = DEPLOYED_FILE
+    return {
         "schema_version": SCHEMA_VERSION,
         "documents": documents,
         "files": listed_files(manifest),
     }
-    write_json(root / INDEX_FILE, index)
-    write_bytes(root / SUMS_FILE, sums_text(build_manifest(root)))
-    return index
-
-
-def _readme(facts: Mapping[str, Any]) -> bytes:
-    text = files("kfm_mlflow.release").joinpath("export_readme.txt").read_text(encoding="utf-8")
-    registry = next(key["path"] for key in facts["keys"] if key["duty"] == "registry")
-    plain = {name: str(value) for name, value in facts.items()}
-    plain |= {
-        "registry_key": registry,
-        "signer_path": facts["signer"]["path"],
-        "signature_command": _signature_command(facts),
-        "policy_hex": facts["policy_digest"].removeprefix("sha256:"),
-        "model_literal": json.dumps(facts["model_name"], ensure_ascii=False),
-    }
-    return Template(text).substitute(plain).encode("utf-8")
-
-
-def _signature_command(facts: Mapping[str, Any]) -> str:
-    """Return how model-signing's own command line verifies the release."""
-    signer, release = facts["signer"], facts["release_path"]
-    options = {
-        "key": ["--public_key", signer["path"]],
-        "certificate": ["--certificate_chain", signer["path"]],
-        "sigstore": [
-            *("--identity", signer.get("identity", "")),
-            *("--identity_provider", signer.get("issuer", "")),
-            *("--trust_config", signer["path"]),
-        ],
-    }[signer["kind"]]
-    words = ["python", "-m", "model_signing", "verify", signer["kind"], release]
-    words += ["--signature", facts["integrity"]["signature"], *options, "--no-ignore-git-paths"]
-    return shlex.join(words)
 
 
 def byte_problems(root: Path, manifest: Manifest, index: Mapping[str, Any] | None) -> list[str]:
@@ -205,7 +233,7 @@ def _sums_problems(root: Path, manifest: Manifest, known: frozenset[str]) -> lis
         e.path
         for e in manifest.files
         if e.path not in known
-        and e.path != SUMS_FILE
+        and e.path not in _UNLISTED
         and lines.get(e.path) != f"{e.digest.removeprefix('sha256:')}  ./{e.path}".encode()
     )
     if wrong:
@@ -219,28 +247,7 @@ def archive_name(model_name: str, version: int) -> str:
     return f"{slug}-v{version}"
 
 
-def write_tar(root: Path, target: Path, folder: str) -> None:
-    """Write a directory as a tar: sorted names, no owners, no instants, no modes of its own.
-
-    Args:
-        root: The directory.
-        target: The archive.
-        folder: What it unpacks to.
-    """
-    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
-        for entry in build_manifest(root).files:
-            member = tarfile.TarInfo(f"{folder}/{entry.path}")
-            member.size, member.mode, member.mtime = entry.size_bytes, 0o644, 0
-            with (root / entry.path).open("rb") as stream:
-                archive.addfile(member, stream)
-
-
-def write_policy(root: Path, policy: Mapping[str, Any]) -> None:
-    """Write a resolved policy so that the SHA-256 of the file is the policy's digest."""
-    write_bytes(root / POLICY_FILE, canonical_bytes(dict(policy)))
-
-
 def is_export(root: Path) -> bool:
     """Return whether a directory is, or was before it was damaged, an export and no release."""
-    named = any((root / name).is_file() for name in (INDEX_FILE, SUMS_FILE))
+    named = any((root / name).is_file() for name in (INDEX_FILE, SUMS_FILE, SIGNED_FILE))
     return named and not (root / "MLmodel").exists()

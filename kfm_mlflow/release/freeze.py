@@ -72,12 +72,15 @@ def freeze(
     if root is None:
         key = manifest.release_id.removeprefix("sha256:")
         folder = S3Folder(
-            f"{area.destination.rstrip('/')}/{FROZEN_PREFIX}/{key}", shown=uri.rpartition("/")[0]
+            f"{area.destination.rstrip('/')}/{area.frozen_prefix}/{key}",
+            shown=uri.rpartition("/")[0],
         )
         freeze_on_s3(bundle, manifest, folder, uri=uri, meter=meter)
         return uri
     try:
-        freeze_on_disk(bundle, manifest, root / FROZEN_PREFIX, uri=uri, meter=meter, memory=memory)
+        freeze_on_disk(
+            bundle, manifest, root / area.frozen_prefix, uri=uri, meter=meter, memory=memory
+        )
     except OSError as exc:
         _log.warning("%s: %s", uri, exc)
         raise disk_error(exc, uri, manifest.size_bytes) from exc

@@ -20,20 +20,26 @@ import time
 import unicodedata
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.canonical import digest_json, digest_stream, parse_digest
+from kfm_mlflow.canonical import digest_bytes, digest_json, digest_stream, parse_digest
 from kfm_mlflow.errors import EvidenceError, ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from io import BufferedReader
+    from pathlib import Path
 
 SCHEMA_VERSION = "1"
 MAX_FILE_COUNT = 100_000
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _THREADS = min(8, os.cpu_count() or 1)
-_WORTH_THREADS_BYTES = 4 * 2**20
+_WORTH_A_THREAD_BYTES = 2**20
 _SETTLED_NS = 2 * 10**9
 """How long a file must have been left alone before its digest is remembered: two writes within
 one tick of a file system's clock look like one."""
@@ -120,29 +126,29 @@ def check_path(path: str) -> str | None:
     return None
 
 
-def _walk(root: Path) -> list[tuple[str, Path]]:
-    found: list[tuple[str, Path]] = []
-    stack = [root]
+def _walk(root: Path) -> list[tuple[str, str]]:
+    """Return (path relative to the root, path to open) of every file, sorted."""
+    # Strings, not Path objects: of a release of many small files, those would cost the most.
+    found: list[tuple[str, str]] = []
+    stack = [("", str(root))]
     while stack:
-        folder = stack.pop()
+        inside, folder = stack.pop()
         with os.scandir(folder) as entries:
             for entry in entries:
-                path = Path(entry.path)
-                relative = path.relative_to(root).as_posix()
+                relative = f"{inside}{entry.name}"
                 problem = check_path(relative)
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if stat.S_ISLNK(mode):
+                if entry.is_symlink():
                     problem = "is a symbolic link"
-                elif not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                elif not (entry.is_dir(follow_symlinks=False) or entry.is_file()):
                     problem = "is neither a file nor a directory"
                 if problem:
                     raise ManifestError(
                         problem, where=relative, remedy="remove or rename it, then sign again"
                     )
-                if stat.S_ISDIR(mode):
-                    stack.append(path)
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append((f"{relative}/", entry.path))
                 else:
-                    found.append((relative, path))
+                    found.append((relative, entry.path))
                 if len(found) > MAX_FILE_COUNT:
                     raise ManifestError(f"more than {MAX_FILE_COUNT} files", where=str(root))
     return sorted(found)
@@ -197,44 +203,67 @@ class DigestMemory:
                 self._known.popitem(last=False)
 
 
-def _entry(relative: str, path: Path, memory: DigestMemory | None) -> FileEntry:
+def _read(stream: BufferedReader, size_bytes: int) -> tuple[str, int]:
+    """Return the digest of an open file and how many bytes were read."""
+    if size_bytes < _WORTH_A_THREAD_BYTES:
+        data = stream.read(size_bytes + 1)
+        return digest_bytes(data), len(data)
+    digest = digest_stream(stream)
+    return digest, stream.tell()
+
+
+def _entry(relative: str, path: str, memory: DigestMemory | None) -> FileEntry:
     # O_NOFOLLOW: a file swapped for a link after the walk is refused, not followed.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(handle, "rb") as stream:
-        before, read_at_ns = os.fstat(stream.fileno()), time.time_ns()
-        digest = digest_stream(stream)
-        after = os.fstat(stream.fileno())
-        if stream.tell() not in (0, before.st_size) or after.st_size != before.st_size:
-            raise ManifestError("changed while it was read", where=relative)
+    with open(handle, "rb") as stream:  # noqa: PTH123 - of a handle, not of a path
+        before, read_at_ns = os.fstat(handle), time.time_ns()
+        digest, read_bytes = _read(stream, before.st_size)
+        after = os.fstat(handle)
+    if read_bytes != before.st_size or after.st_size != before.st_size:
+        raise ManifestError("changed while it was read", where=relative)
     unwritten = (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
     if memory is not None and unwritten:
         memory.keep(after, digest, read_at_ns)
     return FileEntry(relative, before.st_size, digest)
 
 
-def _entries(items: list[tuple[str, Path]], memory: DigestMemory | None) -> tuple[FileEntry, ...]:
+def _entries(
+    items: list[tuple[str, str]], memory: DigestMemory | None, written: Mapping[str, str]
+) -> tuple[FileEntry, ...]:
     known: dict[str, FileEntry] = {}
-    for relative, path in items if memory else ():
-        state = path.lstat()
-        digest = memory.recall(state) if memory and stat.S_ISREG(state.st_mode) else None
+    big: list[tuple[str, str]] = []
+    small: list[tuple[str, str]] = []
+    for relative, path in items:
+        state = os.lstat(path)
+        digest = written.get(relative)
+        if digest is None and memory and stat.S_ISREG(state.st_mode):
+            digest = memory.recall(state)
         if digest is not None:
             known[relative] = FileEntry(relative, state.st_size, digest)
-    unread = [item for item in items if item[0] not in known]
-    if sum(path.lstat().st_size for _, path in unread) < _WORTH_THREADS_BYTES:
-        known.update((relative, _entry(relative, path, memory)) for relative, path in unread)
-    else:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            read = pool.map(lambda item: _entry(item[0], item[1], memory), unread)
-            known.update((entry.path, entry) for entry in read)
+        else:
+            (big if state.st_size >= _WORTH_A_THREAD_BYTES else small).append((relative, path))
+    # Threads win where hashing, which leaves the interpreter's lock, is most of the work.
+    with ThreadPoolExecutor(_THREADS) if len(big) > 1 else nullcontext() as pool:
+        map_big = pool.map if pool else map
+        read = map_big(lambda item: _entry(item[0], item[1], memory), big)
+        known.update((relative, _entry(relative, path, memory)) for relative, path in small)
+        known.update((entry.path, entry) for entry in read)
     return tuple(known[relative] for relative, _ in items)
 
 
-def build_manifest(root: Path, memory: DigestMemory | None = None) -> Manifest:
+def build_manifest(
+    root: Path,
+    memory: DigestMemory | None = None,
+    *,
+    written: Mapping[str, str] = MappingProxyType({}),
+) -> Manifest:
     """Read a directory and describe every file in it.
 
     Args:
         root: The release directory.
         memory: Digests of files read before; None reads every byte.
+        written: Path -> ``sha256:<hex>`` of files that the caller has written itself and read
+            since; they are not read again.
 
     Returns:
         The manifest; equal directories give equal manifests on every system.
@@ -254,7 +283,7 @@ def build_manifest(root: Path, memory: DigestMemory | None = None) -> Manifest:
         if twin != relative:
             raise ManifestError(f"differs from {twin!r} only by case", where=relative)
     try:
-        return Manifest(_entries(items, memory))
+        return Manifest(_entries(items, memory, written))
     except OSError as exc:
         raise ManifestError(f"cannot be read ({exc.strerror})", where=str(exc.filename)) from exc
 

@@ -22,12 +22,14 @@ class SetSplit:
     Attributes:
         ratio: The canary's share, 0..1.
         generation: Newer than any that the plane has applied.
+        mirror_ratio: Share of requests that is copied to the canary, its answers thrown away.
     """
 
     stable: int | None
     canary: int | None
     ratio: float
     generation: int
+    mirror_ratio: float = 0.0
 
 
 @dataclass(frozen=True)

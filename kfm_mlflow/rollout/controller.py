@@ -30,7 +30,7 @@ from kfm_mlflow.rollout.actions import (
 )
 from kfm_mlflow.rollout.analysis import analyse
 from kfm_mlflow.rollout.bands import load_bands
-from kfm_mlflow.rollout.inputs import Levels, Orders, StepInputs
+from kfm_mlflow.rollout.inputs import Levels, Orders, Standing, StepInputs
 from kfm_mlflow.rollout.plane import Split
 from kfm_mlflow.rollout.record import record, record_failure
 from kfm_mlflow.rollout.reports import build_reports, build_verdict
@@ -98,9 +98,9 @@ class Controller:
         try:
             state = self._load()
             for _ in range(MAX_ROUNDS):
-                before = (state.phase, state.step_index)
+                before = _stage(state)
                 state, acted = self._round(state)
-                if not acted and before == (state.phase, state.step_index):
+                if not acted and before == _stage(state):
                     break
         except ConflictError:
             self._unsaved = None
@@ -159,6 +159,7 @@ class Controller:
             admitted=admitted,
             admission_reason=reason,
             orders=self._orders(state_now),
+            standing=self._standing(levels),
         )
         decided, actions = step(self._plan, state_now, inputs, self._clock.now())
         if decided != state:
@@ -204,6 +205,7 @@ class Controller:
             stable=observation.arms.get(state.stable) if state.stable is not None else None,
             has_stable=has_stable,
             min_samples=self._plan.min_samples_at(state.step_index),
+            canary_ratio=max(state.split.ratio, state.split.mirror_ratio),
         )
         state = replace(state, memory=memory, analysis=analysis)
         return state, replace(inputs, analysis=analysis)
@@ -218,6 +220,11 @@ class Controller:
         if state.phase in RESTING or state.phase in UNWINDING or state.candidate is None:
             return Orders()
         return self._registry.orders(self._model_name, state.candidate)
+
+    def _standing(self, levels: Levels) -> Standing:
+        if levels.production is None and levels.canary is None:
+            return Standing()
+        return self._registry.standing(self._model_name)
 
     def _watch_without_registry(self) -> None:
         """Take traffic back from a bad canary although nothing can be journaled."""
@@ -248,6 +255,7 @@ class Controller:
                     canary=action.canary,
                     canary_ratio=action.ratio,
                     bands=self._bands(action.stable, in_haste=state.phase in UNWINDING),
+                    mirror_ratio=action.mirror_ratio,
                 )
             )
         elif isinstance(action, Remove):
@@ -300,3 +308,8 @@ class Controller:
         if state.analysis is None:
             raise RolloutError("there is no analysis to publish", where=self._model_name)
         return build_verdict(self._plan, state, state.analysis, self._clock.now())
+
+
+def _stage(state: RolloutState) -> tuple[Any, ...]:
+    """Return what must stay as it is for a pass to have nothing more to do."""
+    return state.candidate, state.stable, state.plan_digest, state.phase, state.step_index

@@ -11,6 +11,7 @@ import math
 from kfm_mlflow.rollout.plane import ArmCounts
 
 P95_RATIO = 0.95
+_OF_REQUESTS = ("error_count", "masked_count", "withheld_count", "mask_failure_count")
 
 
 def _whole(value: object) -> bool:
@@ -26,7 +27,7 @@ def find_fault(before: ArmCounts | None, now: ArmCounts | None) -> str:
     """
     if now is None:
         return "its counters vanished" if before is not None and before.request_count else ""
-    single = {"request_count": now.request_count, "error_count": now.error_count}
+    single = {name: getattr(now, name) for name in ("request_count", *_OF_REQUESTS)}
     named = {
         **single,
         **{f"latency_ms_buckets[{k}]": v for k, v in now.latency_ms_buckets.items()},
@@ -42,6 +43,9 @@ def find_fault(before: ArmCounts | None, now: ArmCounts | None) -> str:
 def _find_contradiction(now: ArmCounts) -> str:
     if now.error_count > now.request_count:
         return f"{now.error_count} errors of {now.request_count} requests"
+    for name in _OF_REQUESTS:
+        if getattr(now, name) > now.request_count:
+            return f"{name} is above request_count"
     bounds = sorted(now.latency_ms_buckets)
     if any(math.isnan(bound) for bound in bounds):
         return "a latency bucket has no bound"
@@ -60,7 +64,7 @@ def _find_shrinking(before: ArmCounts | None, now: ArmCounts) -> str:
     delta = minus(now, before)
     parts = {
         "request_count": [delta.request_count],
-        "error_count": [delta.error_count],
+        **{name: [getattr(delta, name)] for name in _OF_REQUESTS},
         "latency_ms_buckets": list(delta.latency_ms_buckets.values()),
         "outside_count": list(delta.outside_count.values()),
         "measured_count": list(delta.measured_count.values()),
@@ -75,7 +79,7 @@ def _combine(left: ArmCounts, right: ArmCounts, sign: int) -> ArmCounts:
     measured = {*left.measured_count, *right.measured_count}
     return ArmCounts(
         request_count=left.request_count + sign * right.request_count,
-        error_count=left.error_count + sign * right.error_count,
+        **{name: getattr(left, name) + sign * getattr(right, name) for name in _OF_REQUESTS},
         latency_ms_buckets={
             k: left.latency_ms_buckets.get(k, 0) + sign * right.latency_ms_buckets.get(k, 0)
             for k in sorted(buckets)
@@ -121,6 +125,32 @@ def count_slower(counts: ArmCounts, limit_ms: float) -> int:
     """
     known = [n for bound, n in counts.latency_ms_buckets.items() if bound >= limit_ms]
     return answer_count(counts) - min(known, default=answer_count(counts))
+
+
+def slower_tally(counts: ArmCounts, bound_ms: float) -> tuple[int, int]:
+    """Return (answers, answers above a bucket's bound); a bound that is no bucket's counts none."""
+    answers = answer_count(counts)
+    return answers, answers - counts.latency_ms_buckets.get(bound_ms, answers)
+
+
+def quantile_bound_ms(counts: ArmCounts, ratio: float) -> float:
+    """Return the smallest bucket bound that holds a share of the answers; infinite without any."""
+    answers = answer_count(counts)
+    held = (b for b, n in counts.latency_ms_buckets.items() if answers and n >= ratio * answers)
+    return min(held, default=math.inf)
+
+
+def busy_ms(counts: ArmCounts) -> float:
+    """Return the time spent on all answers, in ms, from buckets, each answer in its middle.
+
+    Infinite when an answer lies beyond the last finite bound: nobody knows how long it took.
+    """
+    total_ms, lower_ms, below = 0.0, 0.0, 0
+    for bound_ms in sorted(counts.latency_ms_buckets):
+        count = counts.latency_ms_buckets[bound_ms] - below
+        total_ms += count * (lower_ms + bound_ms) / 2 if count else 0.0
+        lower_ms, below = bound_ms, below + count
+    return total_ms
 
 
 def p95_latency_ms(counts: ArmCounts) -> float:

@@ -6,9 +6,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kfm_mlflow.rollout.analysis import Analysis
 
 OperatorOrder = Literal["pause", "resume", "abort", "promote"]
+"""What an operator may order.
+
+``pause``: hold the present weight, still measured, until ``resume`` or the pause's deadline;
+given before the canary has begun, it holds the first step. ``resume``: go on, the step's deadline
+anew. ``abort``: take the candidate back at once, also while it is watched after promotion.
+``promote``: end a timed pause, or give the promotion that is due; never in place of evidence.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,11 +43,31 @@ class Orders:
         veto: Why a valid veto stands against the version, fit to be shown; empty without one.
         operator: The last order of an operator.
         order_id: Grows with every order of the model; each is obeyed once. 0 without one.
+        operator_name: Who ordered it.
+        operator_reason: Why, fit to be shown.
     """
 
     veto: str = ""
     operator: OperatorOrder | None = None
     order_id: int = 0
+    operator_name: str = ""
+    operator_reason: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is at canary or Production and may no longer be served, as authorities and consent say.
+
+    Attributes:
+        recalls: Version -> why, fit to be shown.
+        vetoed: Those of them that the authority of a region vetoed.
+        fallback: Former Production version that may be served in the place of Production, when that
+            is among the recalls; None when there is none.
+    """
+
+    recalls: Mapping[int, str] = field(default_factory=dict)
+    vetoed: frozenset[int] = frozenset()
+    fallback: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +81,7 @@ class StepInputs:
         admitted: Whether the registry would admit the candidate to production; None when it was
             not asked.
         admission_reason: The registry's sentence when it would not.
+        standing: What may no longer be served.
     """
 
     levels: Levels = field(default_factory=Levels)
@@ -61,3 +91,4 @@ class StepInputs:
     admitted: bool | None = None
     admission_reason: str = ""
     orders: Orders = field(default_factory=Orders)
+    standing: Standing = field(default_factory=Standing)

@@ -1,17 +1,17 @@
 """The plan of a rollout: the policy's ``rollout`` section under the name that this room uses.
 
-The models stand on a lower floor (:mod:`kfm_mlflow.policy.rollout`), because a policy is read
-whole.
+The models stand on a lower floor (:mod:`kfm_mlflow.policy.rollout` and
+:mod:`kfm_mlflow.policy.steps`), because a policy is read whole.
 """
 
-from kfm_mlflow.policy.rollout import (
-    AnalysisPolicy,
+from kfm_mlflow.policy.rollout import AnalysisPolicy, Limits, RolloutPolicy
+from kfm_mlflow.policy.steps import (
     AnalysisRun,
     AnalysisStep,
-    Limits,
+    MirrorRoute,
     Pause,
     PauseStep,
-    RolloutPolicy,
+    SetMirrorRoute,
     SetWeight,
 )
 
@@ -20,8 +20,10 @@ __all__ = [
     "AnalysisRun",
     "AnalysisStep",
     "Limits",
+    "MirrorRoute",
     "Pause",
     "PauseStep",
     "RolloutPolicy",
+    "SetMirrorRoute",
     "SetWeight",
 ]

@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class MaskingOrder:
+    """By which regions the answers of a release are masked.
+
+    Attributes:
+        regions_file: On every node that serves; None takes the packaged regions.
+        regions_digest: ``sha256:<hex>`` that the policy gives it; None when there is no file.
+        public_terms: Terms that are no misspelling of a restricted name.
+    """
+
+    regions_file: Path | None = None
+    regions_digest: str | None = None
+    public_terms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Deployable:
     """One release, ready to be served.
 
@@ -24,12 +39,15 @@ class Deployable:
         version: MLflow model version.
         release_id: ``sha256:<hex>`` that the bytes were verified against.
         release_dir: Local directory of the release (holds ``MLmodel`` and ``model.onnx``).
+        masking: By which regions its answers are masked; None serves them as the model gives them,
+            which a registry never asks for.
     """
 
     model_name: str
     version: int
     release_id: str
     release_dir: Path
+    masking: MaskingOrder | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,8 @@ class Split:
         canary_ratio: Share of requests for the canary, 0..1. With no stable version the rest is
             answered 503 with Retry-After.
         bands: Response statistic -> interval; the router counts answers outside it per version.
+        mirror_ratio: Share of requests, 0..1, that is also sent to the canary, whose answers are
+            counted and thrown away; only while ``canary_ratio`` is 0.
     """
 
     generation: int
@@ -58,13 +78,18 @@ class Split:
     canary: int | None
     canary_ratio: float
     bands: Mapping[str, Band] = field(default_factory=dict)
+    mirror_ratio: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse shares outside [0, 1] and a share for nobody."""
+        """Refuse shares outside [0, 1], a share for nobody, and copies beside true requests."""
         if not 0.0 <= self.canary_ratio <= 1.0:
             raise ValueError(f"canary_ratio {self.canary_ratio} is outside [0, 1]")
-        if self.canary is None and self.canary_ratio:
+        if not 0.0 <= self.mirror_ratio <= 1.0:
+            raise ValueError(f"mirror_ratio {self.mirror_ratio} is outside [0, 1]")
+        if self.canary is None and (self.canary_ratio or self.mirror_ratio):
             raise ValueError("a canary share needs a canary")
+        if self.canary_ratio and self.mirror_ratio:
+            raise ValueError("a canary with a share of its own gets no copies")
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,9 @@ class ArmCounts:
             largest bound (``math.inf``) holds every answer.
         outside_count: Response statistic -> answers outside the stable release's band.
         measured_count: Response statistic -> answers for which it was computed.
+        masked_count: Of the requests, answered with something made coarser or left out.
+        withheld_count: Of the requests, refused because the answer may not be published.
+        mask_failure_count: Of the requests, those whose masking went wrong; nothing was shown.
     """
 
     request_count: int = 0
@@ -86,6 +114,9 @@ class ArmCounts:
     latency_ms_buckets: Mapping[float, int] = field(default_factory=dict)
     outside_count: Mapping[str, int] = field(default_factory=dict)
     measured_count: Mapping[str, int] = field(default_factory=dict)
+    masked_count: int = 0
+    withheld_count: int = 0
+    mask_failure_count: int = 0
 
 
 @dataclass(frozen=True)

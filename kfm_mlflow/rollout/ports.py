@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from kfm_mlflow.rollout.inputs import Levels, Orders
+    from kfm_mlflow.rollout.inputs import Levels, Orders, Standing
     from kfm_mlflow.rollout.plane import Deployable
 
 
@@ -28,6 +28,9 @@ class RegistryPort(Protocol):
 
     def orders(self, model_name: str, version: int) -> Orders:
         """Return the veto and the last operator's order that concern a version's rollout."""
+
+    def standing(self, model_name: str) -> Standing:
+        """Return which of a model's versions at canary and Production may no longer be served."""
 
     def fetch(self, model_name: str, version: int) -> Deployable:
         """Return a verified copy of the frozen release on local disk.

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from kfm_mlflow.canonical import canonical_bytes
 from kfm_mlflow.errors import (
     ConflictError,
     InputError,
@@ -30,11 +30,11 @@ from kfm_mlflow.release.bundle import Bundle, bundle_at, evidence_uri
 from kfm_mlflow.release.manifest import build_manifest
 from kfm_mlflow.rollout.inputs import Levels, Orders
 from kfm_mlflow.rollout.login import load_login
-from kfm_mlflow.rollout.plane import Deployable
-from kfm_mlflow.rollout.remote_ledger import RemoteLedger
+from kfm_mlflow.rollout.plane import Deployable, MaskingOrder
+from kfm_mlflow.rollout.remote_votes import RemoteVotes
 from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
-from kfm_mlflow.trust.keys import load_private_key, parse_public_key
-from kfm_mlflow.trust.quorum import Choice, Proposal, build_vote_claims
+from kfm_mlflow.trust.keys import load_private_key
+from kfm_mlflow.trust.model_key import WORKSPACE_VARIABLE, current_key, split_key
 from kfm_mlflow.trust.signing import verify_release
 
 if TYPE_CHECKING:
@@ -43,28 +43,16 @@ if TYPE_CHECKING:
     from kfm_mlflow.trust.keys import Signer
 
 TIMEOUT_S = 60.0
-_MODEL_URI = re.compile(r"models:/([^/@]+)/(\d+)")
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 
 
-def parse_model_uri(text: str) -> tuple[str, int]:
-    """Read ``models:/NAME/VERSION``.
+class RemoteRegistry(RemoteVotes):
+    """The registry of an MLflow server that was started with ``kfm server``.
 
-    Raises:
-        InputError: The text is something else.
+    A model is named by its key, or by its name in the workspace of ``MLFLOW_WORKSPACE``. What goes
+    through MLflow's own client (fetching a release, keeping reports) follows that variable alone,
+    so that a controller serves one workspace.
     """
-    match = _MODEL_URI.fullmatch(text)
-    if match is None:
-        raise InputError(
-            "is not models:/NAME/VERSION",
-            where=text,
-            remedy="for example models:/climate-downscaler/3",
-        )
-    return match.group(1), int(match.group(2))
-
-
-class RemoteRegistry(RemoteLedger):
-    """The registry of an MLflow server that was started with ``kfm server``."""
 
     def __init__(
         self,
@@ -72,6 +60,7 @@ class RemoteRegistry(RemoteLedger):
         *,
         controller_key: Path | None = None,
         cache_dir: Path | None = None,
+        regions_file: Path | None = None,
     ) -> None:
         """Name the server.
 
@@ -79,6 +68,8 @@ class RemoteRegistry(RemoteLedger):
             server: Base URL.
             controller_key: Private key that signs canary verdicts.
             cache_dir: Where verified releases are kept; a folder of the user's by default.
+            regions_file: Where the policy's regions file lies on the machines that serve; None
+                takes the server's own path.
 
         Raises:
             InputError: No server is named, or the key or the credentials cannot be read.
@@ -91,6 +82,7 @@ class RemoteRegistry(RemoteLedger):
             )
         self.server = server.rstrip("/")
         self._login = load_login(os.environ, Path.home())
+        self._regions_file = regions_file
         self._signer: Signer | None = load_private_key(controller_key) if controller_key else None
         self._cache_dir = (
             cache_dir
@@ -160,9 +152,16 @@ class RemoteRegistry(RemoteLedger):
             "or write ~/.mlflow/credentials",
         )
 
-    def _path(self, name: str, version: int | None = None) -> str:
-        base = f"models/{quote(name, safe='')}"
-        return base if version is None else f"{base}/versions/{version}"
+    def require_current(self, name: str) -> str:
+        """Return a model's own name; refuse what MLflow's client would look for elsewhere."""
+        workspace, own = split_key(name)
+        if workspace and current_key(own, os.environ) != name:
+            raise InputError(
+                "is in another workspace than the one that this process works in",
+                where=f"model {name}",
+                remedy=f"set {WORKSPACE_VARIABLE}={workspace}",
+            )
+        return own
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -176,6 +175,11 @@ class RemoteRegistry(RemoteLedger):
         found: dict[str, Any] = self._call("GET", self._path(name, version))
         return found
 
+    def deployed_prov(self, name: str, version: int) -> bytes:
+        """Return the lineage from data to deployment, as the registry signs it: a DSSE envelope."""
+        path = self._path(name, version, "/prov")
+        return canonical_bytes(self._call("GET", path, params={"format": "intoto"}))
+
     def check(
         self,
         name: str,
@@ -187,14 +191,15 @@ class RemoteRegistry(RemoteLedger):
         """Return the report on a move that is not made."""
         found: dict[str, Any] = self._call(
             "GET",
-            f"{self._path(name, version)}/check",
+            self._path(name, version, "/check"),
             params={"to": level, **(break_glass or {})},
         )
         return found
 
     def recheck(self, *, family: str | None = None, name: str | None = None) -> dict[str, Any]:
         """Return what today's gates say of everything that is promoted."""
-        asked = {"family": family, "model": name}
+        workspace, own = split_key(current_key(name or "", os.environ))
+        asked = {"family": family, "model": own, "workspace": workspace}
         found: dict[str, Any] = self._call(
             "GET", "recheck", params={key: value for key, value in asked.items() if value}
         )
@@ -209,6 +214,17 @@ class RemoteRegistry(RemoteLedger):
                 "does not have the digest that the server states", where=f"policy {family}"
             )
         return policy
+
+    def regions(self, family: str) -> dict[str, Any]:
+        """Return what may be told to everybody of a family's sovereign regions."""
+        found: dict[str, Any] = self._call("GET", f"policies/{quote(family, safe='')}/regions")
+        return found
+
+    def sign_export(self, name: str, version: int, index: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the registry's signature over the index of an export, a DSSE envelope."""
+        path = self._path(name, version, "/export")
+        found: dict[str, Any] = self._call("POST", path, json=dict(index))
+        return found
 
     def levels(self, model_name: str) -> Levels:
         """Return who is at production and canary now."""
@@ -254,6 +270,7 @@ class RemoteRegistry(RemoteLedger):
         import shutil
         import tempfile
 
+        self.require_current(model_name)
         known = self.version(model_name, version)
         release = known["release"]
         if release is None:
@@ -277,7 +294,26 @@ class RemoteRegistry(RemoteLedger):
             # A copy that is not what it should be is never used, and not kept.
             shutil.rmtree(home, ignore_errors=True)
             raise
-        return Deployable(model_name, version, release["id"], bundle.release_dir)
+        policy = self.policy(known["family"])
+        return Deployable(
+            model_name, version, release["id"], bundle.release_dir, self._masking(policy)
+        )
+
+    def _masking(self, policy: Policy) -> MaskingOrder:
+        """Return by which regions a release is masked; nothing is read here.
+
+        Raises:
+            InputError: A regions file is given where the policy names none.
+        """
+        file = Path(policy.regions_file) if policy.regions_file else None
+        if self._regions_file is not None and policy.regions_digest is None:
+            raise InputError("the policy names no regions file", where="--regions")
+        care = policy.gates.care
+        return MaskingOrder(
+            self._regions_file or file,
+            policy.regions_digest,
+            () if care is None else care.public_terms,
+        )
 
     def _verify(self, bundle: Bundle, known: Mapping[str, Any]) -> None:
         where = f"{known['name']} v{known['version']}"
@@ -318,58 +354,8 @@ class RemoteRegistry(RemoteLedger):
             "restore": restore,
             "break_glass": dict(break_glass) if break_glass else None,
         }
-        done: dict[str, Any] = self._call("POST", f"{self._path(name, version)}/moves", json=body)
+        done: dict[str, Any] = self._call("POST", self._path(name, version, "/moves"), json=body)
         return done
-
-    def attest(self, name: str, version: int, envelope: bytes) -> str:
-        """Send a signed statement about a frozen release."""
-        path = f"{self._path(name, version)}/attestations"
-        return str(
-            self._call("POST", path, data=envelope, headers={"Content-Type": "application/json"})[
-                "digest"
-            ]
-        )
-
-    def cast_vote(
-        self,
-        name: str,
-        version: int,
-        level: str,
-        *,
-        key: Path,
-        choice: Choice,
-        reason: str,
-        now: datetime,
-        expires_at: datetime,
-    ) -> str:
-        """Sign a vote with a member's key and send it.
-
-        Raises:
-            InputError: The key belongs to no member of the council.
-        """
-        signer = load_private_key(key)
-        found = self._call("GET", f"{self._path(name, version)}/proposal", params={"to": level})
-        voter = next(
-            (
-                member["name"]
-                for member in found["members"]
-                if parse_public_key(member["public_key"]).key_id == signer.public_key.key_id
-            ),
-            None,
-        )
-        if voter is None:
-            raise InputError(
-                "belongs to no member of the council",
-                where=str(key),
-                remedy="see trust.council in the policy",
-            )
-        proposal = Proposal(**found["proposal"])
-        binding = Binding(
-            name, found["release_version"], proposal.release_id, proposal.policy_digest, version
-        )
-        claims = build_vote_claims(proposal, voter, choice, reason)
-        statement = build_statement("vote", binding, claims, now, expires_at)
-        return self.attest(name, version, sign_statement(statement, signer))
 
     def publish_verdict(self, model_name: str, version: int, analysis: Mapping[str, Any]) -> None:
         """Sign what a canary's analysis found and send it.
@@ -385,7 +371,7 @@ class RemoteRegistry(RemoteLedger):
             )
         known = self.version(model_name, version)
         binding = Binding(
-            model_name,
+            current_key(model_name, os.environ),
             known["release"]["version"],
             known["release"]["id"],
             known["policy_digest"],
@@ -402,9 +388,10 @@ class RemoteRegistry(RemoteLedger):
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
+        own = self.require_current(model_name)
         client = MlflowClient(tracking_uri=self.server, registry_uri=self.server)
         try:
-            run_id = client.get_model_version(model_name, str(version)).run_id
+            run_id = client.get_model_version(own, str(version)).run_id
             if not run_id:
                 raise StorageError(
                     "has no run to keep the reports in", where=f"{model_name} v{version}"
@@ -433,11 +420,21 @@ class RemoteRegistry(RemoteLedger):
         """Move a version by compare-and-set, as the controller asks for it.
 
         Production for a version that is not the canary is a rollback: the version that holds it
-        goes, and this one comes back, in one transaction of the registry.
+        goes, and this one comes back, in one transaction of the registry. Where the policy asks
+        for the controller's signature, it is given first.
         """
         expect = {"production": expect_production, "canary": expect_canary}
         rolls_back = to_level == "production" and version != expect_canary
         if rolls_back and expect_production is not None:
+            if self._signer is not None and self._approves_rollbacks(model_name):
+                self.approve_rollback(
+                    model_name,
+                    restored=version,
+                    replaced=expect_production,
+                    signer=self._signer,
+                    reason=reason,
+                    now=datetime.now(UTC),
+                )
             self.request_move(
                 model_name,
                 expect_production,
@@ -448,6 +445,10 @@ class RemoteRegistry(RemoteLedger):
             )
             return
         self.request_move(model_name, version, to_level, reason=reason, expect=expect)
+
+    def _approves_rollbacks(self, model_name: str) -> bool:
+        family = self.model(model_name)["family"]
+        return "controllers" in self.policy(family).trust.rollback_approvers
 
     # -- journal -------------------------------------------------------------------------------
 
@@ -460,7 +461,7 @@ class RemoteRegistry(RemoteLedger):
 
     def load_journal(self, model_name: str) -> dict[str, Any] | None:
         """Return the rollout's last saved state."""
-        state: dict[str, Any] | None = self._call("GET", f"{self._path(model_name)}/rollout")[
+        state: dict[str, Any] | None = self._call("GET", self._path(model_name, tail="/rollout"))[
             "state"
         ]
         return state
@@ -470,4 +471,4 @@ class RemoteRegistry(RemoteLedger):
     ) -> None:
         """Write the rollout's state by compare-and-set on its generation."""
         body = {"expected": expect_generation, "state": dict(state)}
-        self._call("PUT", f"{self._path(model_name)}/rollout", json=body)
+        self._call("PUT", self._path(model_name, tail="/rollout"), json=body)

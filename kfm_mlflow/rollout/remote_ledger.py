@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.errors import InputError, StorageError
 from kfm_mlflow.trust.keys import parse_public_key
+from kfm_mlflow.trust.model_key import current_key, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,16 +33,20 @@ class RemoteLedger(ABC):
         """Read ledger rows page by page, oldest first.
 
         Args:
-            name: Of this model only; None for all.
+            name: The model that they are about, as everywhere here; None for all.
             after: Number of the row to begin behind.
 
         Raises:
             StorageError: The server's pages do not go on, so that the reading would not end.
         """
+        of_model: dict[str, str] = {}
+        if name is not None:
+            workspace, own = split_key(current_key(name, os.environ))
+            of_model = {"model": own, **({"workspace": workspace} if workspace else {})}
         page: dict[str, Any] = {"next_after": after}
         while page["next_after"] is not None:
             begin = page["next_after"]
-            asked = {"after": begin, **({} if name is None else {"model": name})}
+            asked = {"after": begin, **of_model}
             page = self._call("GET", "ledger", params=asked)
             if page["next_after"] is not None and page["next_after"] <= begin:
                 raise StorageError("pages of the ledger do not go on", where=self.server)

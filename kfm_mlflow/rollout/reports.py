@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.state import RolloutState, Trigger
 
 if TYPE_CHECKING:
@@ -129,11 +130,25 @@ def _drift_summary(state: RolloutState) -> dict[str, Any]:
 
 
 def _sovereignty_conflict(state: RolloutState) -> dict[str, Any]:
-    vetoed = state.trigger is Trigger.VETO
+    seen = state.memory.canary_seen or ArmCounts()
+    # Without a masking failure it was consent or a label that changed.
+    kinds = {
+        Trigger.VETO: "veto",
+        Trigger.SOVEREIGNTY: "masking" if seen.mask_failure_count else "standing",
+    }
+    kind = kinds.get(state.trigger) if state.trigger else None
     return {
         "schema_version": SCHEMA_VERSION,
         "model_name": state.model_name,
-        "applicable": vetoed,
-        "reason": state.reason if vetoed else "no veto took part in this rollback",
-        "conflicts": [{"kind": "veto", "reason": state.reason}] if vetoed else [],
+        "applicable": kind is not None,
+        "reason": state.reason
+        if kind
+        else "no veto, no masking and no withdrawn consent took part in this rollback",
+        "conflicts": [{"kind": kind, "reason": state.reason}] if kind else [],
+        "masking": {
+            "request_count": seen.request_count,
+            "masked_count": seen.masked_count,
+            "withheld_count": seen.withheld_count,
+            "failure_count": seen.mask_failure_count,
+        },
     }

@@ -59,11 +59,13 @@ class Trigger(StrEnum):
     ANALYSIS = "analysis"
     DEADLINE = "deadline"
     VETO = "veto"
+    SOVEREIGNTY = "sovereignty"
     OPERATOR = "operator"
     INTEGRITY = "integrity"
     NOT_READY = "not-ready"
     NO_TARGET = "no-rollback-target"
     REGISTRY = "registry"
+    TELEMETRY = "telemetry-gap"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class AskedSplit:
     canary: int | None = None
     ratio: float = 0.0
     generation: int = 0
+    mirror_ratio: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ class RolloutState:
         registry_restored_at: When the registry's levels were back.
         reports_written: The three reports are in the registry.
         retired_at: Version -> when its traffic was moved away.
+        looked_at: When a controller last looked, since the step or the watch began.
+        watched_s: Time of this step, or of the watch, with a controller at work: a gap between
+            two looks counts for a minute at most, so neither a clock that jumps nor a controller
+            that was away shortens a pause or the watch.
+        blind_since: Since when nothing could be measured; None while something can.
     """
 
     model_name: str
@@ -133,6 +141,9 @@ class RolloutState:
     registry_restored_at: datetime | None = None
     reports_written: bool = False
     retired_at: Mapping[int, datetime] = field(default_factory=dict)
+    looked_at: datetime | None = None
+    watched_s: float = 0.0
+    blind_since: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the journal's JSON value."""

@@ -14,6 +14,9 @@ Rules kept here:
 4. A new canary, another production or another plan restarts the rollout against production.
 5. Promotion moves the registry first, by compare-and-set, when the registry admits it; traffic
    follows what the registry then holds.
+6. A new production version is watched, and still given up, until the watch has passed; it goes on
+   for as long as there are too few answers to say anything.
+7. A measurement that is broken for too long gives the candidate up.
 
 It neither sleeps nor calls anything; ``now`` is a parameter.
 """
@@ -24,9 +27,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.gates.verdict import Verdict
-from kfm_mlflow.policy.rollout import AnalysisStep, PauseStep, RolloutPolicy, SetWeight, Step
+from kfm_mlflow.policy.steps import (
+    FULL_PCT,
+    AnalysisStep,
+    PauseStep,
+    SetMirrorRoute,
+    SetWeight,
+    Step,
+)
 from kfm_mlflow.rollout.actions import Deploy, Promote, PublishVerdict
-from kfm_mlflow.rollout.interrupt import follow_registry, obey, stop
+from kfm_mlflow.rollout.interrupt import follow_registry, note_blindness, obey, stop
 from kfm_mlflow.rollout.state import RESTING, UNWINDING, Phase, RolloutState, Trigger
 from kfm_mlflow.rollout.transitions import (
     Outcome,
@@ -35,14 +45,17 @@ from kfm_mlflow.rollout.transitions import (
     enter,
     give_up,
     is_routed,
+    keep_time,
     route,
     start_canary,
+    start_watch,
 )
 from kfm_mlflow.rollout.unwind import rest, unwind
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from kfm_mlflow.policy.rollout import RolloutPolicy
     from kfm_mlflow.rollout.inputs import StepInputs
 
 
@@ -59,11 +72,13 @@ def step(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: date
         The next state, to be journaled before acting, and the actions in the order in which to
         carry them out. No actions and an equal state mean: nothing to do now.
     """
+    state = keep_time(state, now)
     if state.phase in RESTING:
         return rest(plan, state, inputs, now)
     if state.phase in UNWINDING:
         return unwind(plan, state, inputs, now)
-    stopped = stop(state, inputs, now)
+    state = note_blindness(state, inputs, now)
+    stopped = stop(plan, state, inputs, now)
     if stopped is not None:
         return unwind(plan, stopped, inputs, now)
     moved = follow_registry(plan, state, inputs, now)
@@ -86,14 +101,16 @@ def wants_admission(plan: RolloutPolicy, state: RolloutState) -> bool:
 def _proceed(
     plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime
 ) -> Outcome:
-    if state.step_index >= len(plan.steps) and state.phase is not Phase.PAUSED:
-        return (_soaking if state.phase is Phase.SOAKING else _promoting)(plan, state, inputs, now)
+    """Go by the phase: a plan that was made longer meanwhile does not undo a promotion."""
     handlers = {
         Phase.PENDING: _pending,
         Phase.DEPLOYING: _deploying,
         Phase.PAUSED: _paused,
+        Phase.PROMOTING: _promoting,
+        Phase.SOAKING: _soaking,
     }
-    return handlers.get(state.phase, _canary)(plan, state, inputs, now)
+    otherwise = _promoting if state.step_index >= len(plan.steps) else _canary
+    return handlers.get(state.phase, otherwise)(plan, state, inputs, now)
 
 
 def _expire(
@@ -141,7 +158,7 @@ def _deploying(
 def _canary(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime) -> Outcome:
     current = plan.steps[state.step_index]
     ready, outcome = _hold_split(plan, state, inputs, now)
-    if ready and _is_done(current, state, inputs, now):
+    if ready and _is_done(current, state, inputs):
         evidence = isinstance(current, AnalysisStep) and not state.published
         if evidence and state.candidate is not None:
             return state, (PublishVerdict(state.candidate),)
@@ -156,8 +173,8 @@ def _canary(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: d
     return enter(state, phase, now, reason=inputs.admission_reason if waits else ""), ()
 
 
-def _is_done(current: Step, state: RolloutState, inputs: StepInputs, now: datetime) -> bool:
-    if isinstance(current, SetWeight):
+def _is_done(current: Step, state: RolloutState, inputs: StepInputs) -> bool:
+    if isinstance(current, SetWeight | SetMirrorRoute):
         return True
     if isinstance(current, AnalysisStep):
         return inputs.analysis is not None and inputs.analysis.verdict is Verdict.PASS
@@ -165,8 +182,7 @@ def _is_done(current: Step, state: RolloutState, inputs: StepInputs, now: dateti
         return False
     if current.pause.duration_s is None:
         return inputs.admitted is True
-    waited = elapsed_s(state.step_entered_at, now) >= current.pause.duration_s
-    return waited or state.promote_ordered
+    return state.watched_s >= current.pause.duration_s or state.promote_ordered
 
 
 def _is_blind(inputs: StepInputs) -> bool:
@@ -180,13 +196,17 @@ def _hold_split(
     for version in (state.stable, state.candidate):
         if version is not None and version not in inputs.deployed:
             return False, (state, (Deploy(version),))
-    ratio = plan.weight_pct_at(state.step_index) / 100
-    canary = state.candidate if ratio else None
-    if is_routed(state, inputs, state.stable, canary, ratio):
+    ratio = plan.weight_pct_at(state.step_index) / FULL_PCT
+    mirror_ratio = plan.mirror_pct_at(state.step_index) / FULL_PCT
+    canary = state.candidate if ratio or mirror_ratio else None
+    if is_routed(state, inputs, state.stable, canary, ratio, mirror_ratio=mirror_ratio):
         return True, (state, ())
     if canary is None and state.stable is None:
         return True, (state, ())
-    state, split = route(state, inputs, now, stable=state.stable, canary=canary, ratio=ratio)
+    state, split = route(
+        state, inputs, now,
+        stable=state.stable, canary=canary, ratio=ratio, mirror_ratio=mirror_ratio,
+    )  # fmt: skip
     return False, (state, (split,))
 
 
@@ -214,8 +234,7 @@ def _promoting(
         held, outcome = _hold_production(state, inputs, now)
         if not held:
             return outcome
-        soaking = enter(state, Phase.SOAKING, now)
-        return replace(soaking, memory=state.memory.with_new_window()), ()
+        return start_watch(state, now), ()
     ready, outcome = _hold_split(plan, state, inputs, now)
     ordered = plan.promotion == "automatic" or state.promote_ordered
     admitted = inputs.admitted is True and not _is_blind(inputs)
@@ -251,6 +270,7 @@ def _soaking(
     held, outcome = _hold_production(state, inputs, now)
     if not held:
         return outcome
-    if elapsed_s(state.entered_at, now) >= plan.scale_down_delay_s:
+    seen = inputs.analysis is not None and inputs.analysis.verdict is Verdict.PASS
+    if seen and state.watched_s >= plan.post_promotion_watch_s:
         return enter(state, Phase.SUCCEEDED, now), ()
     return state, ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kfm_mlflow.rollout.actions import Action, SetSplit
 from kfm_mlflow.rollout.analysis import Memory
-from kfm_mlflow.rollout.state import AskedSplit, Phase, RolloutState, Trigger
+from kfm_mlflow.rollout.state import RESTING, AskedSplit, Phase, RolloutState, Trigger
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,10 +17,32 @@ if TYPE_CHECKING:
 
 Outcome = tuple[RolloutState, tuple[Action, ...]]
 
+MAX_LOOK_GAP_S = 60.0
+"""Longest time between two looks that counts as watched."""
+
 
 def elapsed_s(since: datetime, now: datetime) -> float:
     """Return the seconds between two instants."""
     return (now - since).total_seconds()
+
+
+def keep_time(state: RolloutState, now: datetime) -> RolloutState:
+    """Count the time since the last look; a clock that was set back restarts what it outran.
+
+    Without the second, a deadline that began in a future that never came would never pass.
+    """
+    state = replace(
+        state,
+        entered_at=min(state.entered_at, now),
+        step_entered_at=min(state.step_entered_at, now),
+        blind_since=None if state.blind_since is None else min(state.blind_since, now),
+        retired_at={version: min(at, now) for version, at in state.retired_at.items()},
+    )
+    if state.phase in RESTING:
+        return state
+    gap_s = elapsed_s(state.looked_at or state.step_entered_at, now)
+    watched_s = state.watched_s + min(max(gap_s, 0.0), MAX_LOOK_GAP_S)
+    return replace(state, looked_at=now, watched_s=watched_s)
 
 
 def enter(state: RolloutState, phase: Phase, now: datetime, *, reason: str = "") -> RolloutState:
@@ -65,6 +87,7 @@ def advance(state: RolloutState, now: datetime) -> RolloutState:
         enter(state, Phase.CANARY, now),
         step_index=state.step_index + 1,
         step_entered_at=now,
+        watched_s=0.0,
         memory=state.memory.with_new_window(),
         published=False,
         promote_ordered=False,
@@ -74,7 +97,23 @@ def advance(state: RolloutState, now: datetime) -> RolloutState:
 def start_canary(state: RolloutState, now: datetime) -> RolloutState:
     """Go to the first step of the plan, having seen nothing."""
     canary = enter(state, Phase.CANARY, now)
-    return replace(canary, step_index=0, step_entered_at=now, memory=Memory(), published=False)
+    return replace(
+        canary,
+        step_index=0,
+        step_entered_at=now,
+        watched_s=0.0,
+        blind_since=None,
+        memory=Memory(),
+        published=False,
+    )
+
+
+def start_watch(state: RolloutState, now: datetime) -> RolloutState:
+    """Begin to watch a new production version, which now has all traffic."""
+    soaking = enter(state, Phase.SOAKING, now)
+    return replace(
+        soaking, step_entered_at=now, watched_s=0.0, memory=state.memory.with_new_window()
+    )
 
 
 def give_up(state: RolloutState, trigger: Trigger, reason: str, now: datetime) -> RolloutState:
@@ -95,11 +134,17 @@ def give_up(state: RolloutState, trigger: Trigger, reason: str, now: datetime) -
 
 
 def is_routed(
-    state: RolloutState, inputs: StepInputs, stable: int | None, canary: int | None, ratio: float
+    state: RolloutState,
+    inputs: StepInputs,
+    stable: int | None,
+    canary: int | None,
+    ratio: float,
+    *,
+    mirror_ratio: float = 0.0,
 ) -> bool:
     """Whether all routers apply this split."""
     asked = state.split
-    wanted = AskedSplit(stable, canary, ratio, asked.generation)
+    wanted = AskedSplit(stable, canary, ratio, asked.generation, mirror_ratio)
     return asked == wanted and inputs.applied_generation == asked.generation
 
 
@@ -111,12 +156,13 @@ def route(
     stable: int | None,
     canary: int | None = None,
     ratio: float = 0.0,
+    mirror_ratio: float = 0.0,
 ) -> tuple[RolloutState, SetSplit]:
     """Ask for a split, newer than any before; note since when a version is without traffic."""
     generation = max(state.split.generation, inputs.applied_generation) + 1
     before, after = {state.split.stable, state.split.canary}, {stable, canary}
     retired_at = {v: at for v, at in state.retired_at.items() if v not in after}
     retired_at |= {v: now for v in before - after if v is not None}
-    asked = AskedSplit(stable, canary, ratio, generation)
-    action = SetSplit(stable, canary, ratio, generation)
+    asked = AskedSplit(stable, canary, ratio, generation, mirror_ratio)
+    action = SetSplit(stable, canary, ratio, generation, mirror_ratio)
     return replace(state, split=asked, retired_at=retired_at), action

@@ -4,11 +4,13 @@ Rules kept here:
 
 1. Traffic first, then the registry, then the reports. Nothing of it follows the plan's steps.
 2. Traffic only goes to a version that is up. While stable is not, it is deployed first; only a
-   veto or broken bytes take the candidate's traffic away before that.
+   veto, failed masking or broken bytes take the candidate's traffic away before that.
 3. The registry moves by compare-and-set on what was read in this pass, and only when it still
    holds the candidate: a person's later move is never undone.
 4. A rollback that takes too long is called failed, loudly, and goes on trying.
-5. At rest, traffic follows production. A version without traffic stays up for the scale-down
+5. What may no longer be served, as an authority or withdrawn consent has it, is recalled at rest,
+   too: for a former version that may, or for nothing, traffic and level alike.
+6. At rest, traffic follows production. A version without traffic stays up for the scale-down
    delay.
 """
 
@@ -27,6 +29,7 @@ from kfm_mlflow.rollout.actions import (
     Restore,
     WriteReports,
 )
+from kfm_mlflow.rollout.interrupt import recall
 from kfm_mlflow.rollout.state import Phase, RolloutState, Trigger
 from kfm_mlflow.rollout.transitions import Outcome, begin, elapsed_s, enter, is_routed, route
 
@@ -36,13 +39,15 @@ if TYPE_CHECKING:
     from kfm_mlflow.policy.rollout import RolloutPolicy
     from kfm_mlflow.rollout.inputs import Levels, StepInputs
 
-_NEVER_SERVES = frozenset({Trigger.VETO, Trigger.INTEGRITY})
+_NEVER_SERVES = frozenset({Trigger.VETO, Trigger.SOVEREIGNTY, Trigger.INTEGRITY})
 
 
 def unwind(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime) -> Outcome:
     """Work out what is left of a rollback."""
     if elapsed_s(state.entered_at, now) > plan.canary_ready_s and state.phase is Phase.ABORTING:
         state = replace(state, phase=Phase.ROLLBACK_FAILED)
+    if state.stable in inputs.standing.recalls:
+        state = replace(state, stable=None)  # rest() finds out what is served in its place
     target = state.stable
     if target is not None and target not in inputs.deployed:
         return _wait_for_target(state, inputs, target, now)
@@ -91,6 +96,10 @@ def _registry_move(state: RolloutState, levels: Levels) -> Restore | Demote | No
 def rest(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime) -> Outcome:
     """Keep traffic at production, and see whether a new canary asks for a rollout."""
     production, canary = inputs.levels.production, inputs.levels.canary
+    if production is not None and production in inputs.standing.recalls:
+        served = begin(plan, state, production, inputs.standing.fallback, now, reason="recall")
+        recalled = recall(replace(served, promoted=True), inputs, now)
+        return unwind(plan, recalled or served, inputs, now)
     if canary is not None and canary != production:
         return begin(plan, state, canary, production, now, reason=f"canary v{canary}"), ()
     if production is not None and production not in inputs.deployed:

@@ -17,6 +17,7 @@ Which kinds are needed, and from whom, is the policy's business.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import (
@@ -52,12 +53,19 @@ KINDS = (
     "canary-verdict",
     "rollback",
     "policy",
+    "equivocation",
     "care-screening",
+    "care-authority",
     "stac-item",
+    "deployed-prov",
 )
 """Kinds that :func:`build_statement` makes; ``slsa-provenance`` is one more."""
 _PREFIX = f"{NAMESPACE}attestations/"
 _WHERE = "attestation"
+_REMEMBERED = 512
+"""Envelopes kept parsed: the same ones are verified at every move of their release."""
+_REMEMBERED_BYTES = 2**17
+"""A longer envelope is parsed each time, so that strangers' cannot fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class Binding:
     """What a statement is about.
 
     Attributes:
-        model_name: Registered model.
+        model_name: Registered model; of what is said of a version in a registry, its key
+            (``model_key.py``).
         release_version: Human tag of the release, for example ``v11.2.2``.
         release_id: ``sha256:<hex>`` of the release's manifest.
         policy_digest: Policy under which the statement was made; None when it does not depend on
@@ -311,6 +320,13 @@ def _parse_binding(value: Any) -> Binding:
         raise EvidenceError(str(exc), where="binding") from exc
 
 
+def _parse_envelope(envelope: bytes) -> Envelope:
+    return parse_envelope(parse_json(envelope, where=_WHERE), where=_WHERE)
+
+
+_parse_again = lru_cache(maxsize=_REMEMBERED)(_parse_envelope)
+
+
 @dataclass(frozen=True)
 class _Statement:
     """A verified payload, read; ``kind`` is None when unknown."""
@@ -323,7 +339,9 @@ class _Statement:
     expires_at: datetime | None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _parse_statement(payload: bytes) -> _Statement:
+    """Read a payload; what it says follows from its bytes, so nobody may change the answer."""
     statement = require_fields(
         parse_json(payload, where=_WHERE),
         {"_type", "subject", "predicateType", "predicate"},
@@ -411,7 +429,8 @@ def verify_envelope(
     signers: tuple[str, ...] = ()
     problems: list[str] = []
     try:
-        parsed = parse_envelope(parse_json(envelope, where=_WHERE), where=_WHERE)
+        again = len(envelope) <= _REMEMBERED_BYTES
+        parsed = _parse_again(envelope) if again else _parse_envelope(envelope)
         signers, problems = _find_signers(parsed, trusted, at)
         if not signers:
             return _refused((), problems, digest)

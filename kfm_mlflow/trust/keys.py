@@ -49,9 +49,8 @@ class PublicKey:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
         from cryptography.hazmat.primitives.hashes import SHA256
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-        key = load_pem_public_key(self.pem.encode("ascii"))
+        key = _crypto_key(self.pem)
         if not isinstance(key, EllipticCurvePublicKey):
             return False
         try:
@@ -143,6 +142,14 @@ class TrustedKey:
         return period_problem(
             f"key of {self.name!r}", self.not_before, self.not_after, self.revoked_at, now
         )
+
+
+@lru_cache(maxsize=256)
+def _crypto_key(pem: str) -> object:
+    """Return the cryptography library's key; reading the PEM costs as much as a verification."""
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    return load_pem_public_key(pem.encode("ascii"))
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,9 @@ GENESIS = f"sha256:{'0' * 64}"
 MOVED = "moved"
 REFUSED = "refused"
 POLICY = "policy"
-"""Kinds of rows: decisions, allowed and refused, and changes of the policy they rest on."""
+EQUIVOCATION = "equivocation"
+"""Kinds of rows: decisions, allowed and refused, changes of the policy they rest on, and council
+members found to contradict themselves."""
 
 _CHAIN_FIELDS = frozenset({"prev_hash", "row_hash"})
 

@@ -20,7 +20,14 @@ from kfm_mlflow.trust.attestation import AttestationReport, verify_envelope
 from kfm_mlflow.trust.dsse import parse_envelope
 from kfm_mlflow.trust.instants import parse_instant
 from kfm_mlflow.trust.keys import TrustedKey
-from kfm_mlflow.trust.ledger import MOVED, POLICY, REFUSED, LedgerFinding, link_problem
+from kfm_mlflow.trust.ledger import (
+    EQUIVOCATION,
+    MOVED,
+    POLICY,
+    REFUSED,
+    LedgerFinding,
+    link_problem,
+)
 from kfm_mlflow.trust.ledger_head import LedgerHead, head_finding
 
 if TYPE_CHECKING:
@@ -28,7 +35,12 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.trust.keys import PublicKey
 
-STATEMENTS = {MOVED: "decision", REFUSED: "decision", POLICY: "policy"}
+STATEMENTS = {
+    MOVED: "decision",
+    REFUSED: "decision",
+    POLICY: "policy",
+    EQUIVOCATION: "equivocation",
+}
 """Kind of a row -> kind of the statement in it."""
 
 COLUMNS = frozenset({"seq", "at", "kind", "model", "version", "body", "prev_hash", "hash"})

@@ -12,6 +12,8 @@ Pure: the clock is a parameter, and signatures were checked by the caller. Rules
    that same member.
 5. A member with two different choices for one proposal is an equivocator: it counts for nothing
    and is named. Who changes their mind asks for a new epoch.
+6. To abstain or to escalate approves nothing and stops nothing: both are named, so that somebody
+   sees them, and neither lets f liars block the others.
 
 Source of the quorum size: 2q - n > f and q <= n - f (Castro and Liskov, OSDI 1999; for n that is
 not 3f + 1 the smallest q is the one above).
@@ -40,7 +42,7 @@ class Proposal:
     """One move that is voted on; its digest is what a vote names.
 
     Attributes:
-        model_name: Registered model.
+        model_name: Registered model, by its key.
         release_id: ``sha256:<hex>`` of the release.
         from_level: Level before the move.
         to_level: Level after it.
@@ -125,6 +127,8 @@ class Tally:
         outcome: ``reached`` is a certificate; ``pending`` may become one; ``vetoed`` will not.
         approving: Members that count as approving, sorted.
         denying: Members that deny or veto, sorted.
+        abstaining: Members that abstain, sorted.
+        escalating: Members that ask for a higher body, sorted.
         needed: Distinct approvals that the threshold asks for.
         f: Liars that are tolerated; 0 for k-of-n.
         missing_roles: Required roles of which nobody approves.
@@ -138,6 +142,8 @@ class Tally:
     outcome: Literal["reached", "pending", "vetoed"]
     approving: tuple[str, ...]
     denying: tuple[str, ...]
+    abstaining: tuple[str, ...]
+    escalating: tuple[str, ...]
     needed: int
     f: int
     missing_roles: tuple[str, ...]
@@ -159,6 +165,8 @@ class Tally:
             "outcome": self.outcome,
             "approving": list(self.approving),
             "denying": list(self.denying),
+            "abstaining": list(self.abstaining),
+            "escalating": list(self.escalating),
             "needed": self.needed,
             "f": self.f,
             "missing_roles": list(self.missing_roles),
@@ -295,6 +303,31 @@ def _threshold(
     return council.threshold, 0, "k-of-n", blocked
 
 
+def _saying(one_word: Mapping[str, Choice], *choices: Choice) -> tuple[str, ...]:
+    """Return who says one of these things and nothing else, sorted."""
+    return tuple(sorted(name for name, said in one_word.items() if said in choices))
+
+
+def find_equivocation(vote: Vote, earlier: Iterable[Vote], now: datetime) -> tuple[Choice, ...]:
+    """Return the choices that a new vote makes contradict each other, sorted; often none.
+
+    Args:
+        vote: Signed by its voter.
+        earlier: Other votes, of anybody on anything; those that have run out contradict nothing.
+        now: The instant (aware).
+
+    Returns:
+        Nothing when the member said the same before, or nothing: a choice is new only once.
+    """
+    said: set[Choice] = {
+        other.choice
+        for other in earlier
+        if (other.voter, other.proposal_digest) == (vote.voter, vote.proposal_digest)
+        and (other.expires_at is None or now < other.expires_at)
+    }
+    return tuple(sorted({*said, vote.choice})) if said and vote.choice not in said else ()
+
+
 def tally(votes: Iterable[Vote], council: Council, proposal: Proposal, now: datetime) -> Tally:
     """Count the votes on one proposal.
 
@@ -313,7 +346,7 @@ def tally(votes: Iterable[Vote], council: Council, proposal: Proposal, now: date
     at = require_aware(now, where="now")
     wanted = proposal.digest
     roles = {member.name: set(member.roles) for member in council.members}
-    choices: dict[str, set[str]] = {}
+    choices: dict[str, set[Choice]] = {}
     findings: set[str] = set()
     for vote in votes:
         ignored = _why_ignored(vote, roles, wanted, at)
@@ -325,8 +358,9 @@ def tally(votes: Iterable[Vote], council: Council, proposal: Proposal, now: date
     findings |= {
         f"{name!r} cast contradicting votes and counts for nothing" for name in equivocators
     }
-    approving = {name for name, cast in choices.items() if cast == {"approve"}}
-    denying = {name for name, cast in choices.items() if len(cast) == 1 and cast & {"deny", "veto"}}
+    one_word = {name: next(iter(cast)) for name, cast in choices.items() if len(cast) == 1}
+    approving = _saying(one_word, "approve")
+    escalating = _saying(one_word, "escalate")
     vetoing = {
         name
         for name, cast in choices.items()
@@ -337,10 +371,8 @@ def tally(votes: Iterable[Vote], council: Council, proposal: Proposal, now: date
         for name, cast in choices.items()
         if "veto" in cast and name not in vetoing
     }
-    findings |= {
-        f"{name!r} asks for escalation" for name, cast in choices.items() if "escalate" in cast
-    }
-    held = set().union(*(roles[name] for name in approving)) if approving else set()
+    findings |= {f"{name!r} asks for escalation" for name in escalating}
+    held = {role for name in approving for role in roles[name]}
     missing = tuple(role for role in council.required_roles if role not in held)
     needed, f, scheme, blocked = _threshold(council)
     if blocked:
@@ -352,8 +384,10 @@ def tally(votes: Iterable[Vote], council: Council, proposal: Proposal, now: date
         outcome = "reached"
     return Tally(
         outcome=outcome,
-        approving=tuple(sorted(approving)),
-        denying=tuple(sorted(denying)),
+        approving=approving,
+        denying=_saying(one_word, "deny", "veto"),
+        abstaining=_saying(one_word, "abstain"),
+        escalating=escalating,
         needed=needed,
         f=f,
         missing_roles=missing,

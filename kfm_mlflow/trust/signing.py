@@ -39,6 +39,7 @@ from kfm_mlflow.trust.signing_certificate import (
 )
 from kfm_mlflow.trust.signing_key import find_key_signer
 from kfm_mlflow.trust.signing_sigstore import TrustedIdentity, find_sigstore_signer, read_token
+from kfm_mlflow.trust.signing_vendor import make_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -161,35 +162,23 @@ def verify_release(
     return _verify(release_dir, signature_path, find, digests)
 
 
-def _vendor_sign(release_dir: Path, configure: Callable[[Any], Any]) -> bytes:
-    """Let model-signing hash and sign a directory; return its bundle."""
-    from model_signing import hashing, signing
-
-    everything = hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False)
-    with tempfile.TemporaryDirectory(prefix="kfm-sign-") as folder:
-        target = Path(folder) / "model.sig"
-        try:
-            configure(signing.Config()).set_hashing_config(everything).sign(release_dir, target)
-        except Exception as exc:
-            # The vendor lets through whatever its dependencies raise and documents no type.
-            raise SignatureError(
-                f"model-signing failed ({type(exc).__name__}: {exc})", where=str(release_dir)
-            ) from exc
-        return target.read_bytes()
-
-
 def _sign(
-    release_dir: Path, signature_path: Path, configure: Callable[[Any], Any], find: Finder
+    release_dir: Path,
+    signature_path: Path,
+    configure: Callable[[Any], Any],
+    find: Finder,
+    digests: Mapping[str, str] | None,
 ) -> SignatureReport:
-    """Sign, check the new bundle against an own reading of the directory, and write it."""
+    """Sign, check the new bundle as a reader would, and write it."""
     if signature_path.resolve().is_relative_to(release_dir.resolve()):
         raise InputError(
             "lies inside the release that it signs",
             where=str(signature_path),
             remedy="put the signature beside the directory",
         )
-    digests = build_manifest(release_dir).digests
-    bundle = _vendor_sign(release_dir, configure)
+    if digests is None:
+        digests = build_manifest(release_dir).digests
+    bundle = make_bundle(release_dir, digests, configure)
     with tempfile.TemporaryDirectory(prefix="kfm-sign-") as folder:
         draft = Path(folder) / signature_path.name
         draft.write_bytes(bundle)
@@ -201,18 +190,26 @@ def _sign(
 
 
 def sign_release(
-    release_dir: Path, signature_path: Path, key_path: Path, *, password: bytes | None = None
+    release_dir: Path,
+    signature_path: Path,
+    key_path: Path,
+    *,
+    password: bytes | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> SignatureReport:
     """Sign every file of a release; the signature lies outside the directory.
 
-    The new bundle is checked by :func:`verify_release` against an own reading of the directory
-    before it appears, so a release that changes meanwhile is never signed half.
+    What is signed is one reading of the directory, or the digests that the caller has read. The
+    new bundle is checked as :func:`verify_release` does before it appears; a file that changes
+    after it was read makes the release one that does not verify.
 
     Args:
         release_dir: The release.
         signature_path: Where the bundle goes; an older one is replaced.
         key_path: EC P-256 private key in PEM.
         password: Of the key, if it is encrypted.
+        digests: Path -> digest of every file, which the caller has just computed from the bytes
+            (``build_manifest(...).digests``); None reads the directory.
 
     Returns:
         The report of the new signature; ``signer`` is the file name of the key.
@@ -220,7 +217,7 @@ def sign_release(
     Raises:
         InputError: The key is unusable, or the signature would lie inside the release.
         ManifestError: The directory holds what no release may hold.
-        SignatureError: The vendor failed, or the directory changed meanwhile.
+        SignatureError: The vendor failed, or its bundle does not verify.
     """
     signer = load_private_key(key_path, password=password)
     # The vendor treats a password for a key without one as an error; load_private_key does not.
@@ -235,7 +232,7 @@ def sign_release(
     def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
         return find_key_signer(bundle, [own], _ANY_INSTANT, where=signature_path.name)
 
-    return _sign(release_dir, signature_path, configure, find)
+    return _sign(release_dir, signature_path, configure, find, digests)
 
 
 def sign_release_with_certificate(
@@ -246,6 +243,7 @@ def sign_release_with_certificate(
     certificate_path: Path,
     chain_paths: Sequence[Path] = (),
     now: datetime,
+    digests: Mapping[str, str] | None = None,
 ) -> SignatureReport:
     """Sign every file of a release with a key and the certificate that was issued for it.
 
@@ -256,6 +254,7 @@ def sign_release_with_certificate(
         certificate_path: The signer's certificate in PEM.
         chain_paths: Certificates in PEM between it and the root; the root may be left out.
         now: The instant (aware) at which the certificate must be valid.
+        digests: As for :func:`sign_release`.
 
     Returns:
         The report of the new signature; ``signer`` is the certificate's subject. Whether any
@@ -265,7 +264,7 @@ def sign_release_with_certificate(
         InputError: The signature would lie inside the release, or a file is missing.
         ManifestError: The directory holds what no release may hold.
         SignatureError: The vendor failed (key and certificate do not belong together), the
-            certificate may not sign now, or the directory changed meanwhile.
+            certificate may not sign now, or the bundle does not verify.
     """
     for path in (key_path, certificate_path, *chain_paths):
         if not path.is_file():
@@ -281,11 +280,16 @@ def sign_release_with_certificate(
     def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
         return find_own_certificate(bundle, now, where=signature_path.name)
 
-    return _sign(release_dir, signature_path, configure, find)
+    return _sign(release_dir, signature_path, configure, find, digests)
 
 
 def sign_release_with_pkcs11(
-    release_dir: Path, signature_path: Path, uri: str, public_key_path: Path
+    release_dir: Path,
+    signature_path: Path,
+    uri: str,
+    public_key_path: Path,
+    *,
+    digests: Mapping[str, str] | None = None,
 ) -> SignatureReport:
     """Sign every file of a release with a key that a PKCS#11 token holds.
 
@@ -295,6 +299,7 @@ def sign_release_with_pkcs11(
         uri: PKCS#11 URI (RFC 7512) of the key, with module and PIN.
         public_key_path: The key's other half (EC P-256) in PEM: what the token signed is checked
             with it.
+        digests: As for :func:`sign_release`.
 
     Returns:
         The report of the new signature; ``signer`` is the file name of the public key.
@@ -303,7 +308,7 @@ def sign_release_with_pkcs11(
         InputError: No such public key, or the signature would lie inside the release.
         ManifestError: The directory holds what no release may hold.
         SignatureError: The token or the vendor failed, ``model-signing[pkcs11]`` is not installed,
-            the token signed with another key, or the directory changed meanwhile.
+            or the token signed with another key.
     """
     own = TrustedKey(public_key_path.name, load_public_key(public_key_path).pem)
 
@@ -313,7 +318,7 @@ def sign_release_with_pkcs11(
     def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
         return find_key_signer(bundle, [own], _ANY_INSTANT, where=signature_path.name)
 
-    return _sign(release_dir, signature_path, configure, find)
+    return _sign(release_dir, signature_path, configure, find, digests)
 
 
 def sign_release_with_sigstore(
@@ -323,6 +328,7 @@ def sign_release_with_sigstore(
     *,
     token: str | None,
     now: datetime,
+    digests: Mapping[str, str] | None = None,
 ) -> SignatureReport:
     """Sign every file of a release for an identity, with a Sigstore instance (asks its servers).
 
@@ -332,6 +338,7 @@ def sign_release_with_sigstore(
         trust_config_path: The instance's client trust config (JSON).
         token: OpenID Connect identity token; None takes the CI system's own.
         now: The present instant (aware).
+        digests: As for :func:`sign_release`.
 
     Returns:
         The report of the new signature; ``signer`` is the token's identity.
@@ -340,7 +347,7 @@ def sign_release_with_sigstore(
         InputError: No token, a bad one, an unreadable trust config, or the signature would lie
             inside the release.
         ManifestError: The directory holds what no release may hold.
-        SignatureError: The instance refused or did not answer, or the directory changed meanwhile.
+        SignatureError: The instance refused or did not answer, or its bundle does not verify.
     """
     try:
         trust_config = trust_config_path.read_text(encoding="utf-8")
@@ -355,7 +362,7 @@ def sign_release_with_sigstore(
     def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
         return find_sigstore_signer(bundle, [own], now, where=signature_path.name)
 
-    return _sign(release_dir, signature_path, configure, find)
+    return _sign(release_dir, signature_path, configure, find, digests)
 
 
 def enforce_signature(report: SignatureReport) -> None:

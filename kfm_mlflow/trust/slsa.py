@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from kfm_mlflow.canonical import NAMESPACE, canonical_bytes, parse_digest
 from kfm_mlflow.errors import EvidenceError, InputError
@@ -33,8 +33,9 @@ BUILDER_ID = f"{NAMESPACE}builders/trainer-process/v1"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-_SOURCE, _ENVIRONMENT = "source", "environment"
+_SOURCE, _ENVIRONMENT, _LOCK = "source", "environment", "lock"
 _ROLES = ("training", "validation")
+_TREES = ("clean", "dirty")
 _WHERE = "provenance"
 
 
@@ -49,6 +50,22 @@ class UsedData:
 
 
 @dataclass(frozen=True)
+class UsedLock:
+    """The file of pinned versions that the project's environment is made from.
+
+    Attributes:
+        path: POSIX path relative to the repository.
+        digest: ``sha256:<hex>`` of the file.
+        problem: Why it does not fix what is installed, naming the package or line; empty when it
+            does.
+    """
+
+    path: str
+    digest: str
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Provenance:
     """A training run.
 
@@ -60,7 +77,11 @@ class Provenance:
         finished_at: When training ended (aware).
         git_commit: Commit of the code, as hex; None when it is not under version control.
         git_url: Repository of the code.
+        git_tree: Whether the checkout was as committed; None when that is not known.
+        project: Folder of the MLflow project relative to the repository, ``.`` for its root; None
+            when there is none.
         environment_lock: ``sha256:<hex>`` of the list of installed packages.
+        lock: The file of pinned versions; None when the project names none.
         data: What was trained and validated on.
         invocation_id: Identifier of the run.
         settings: What the code itself settled, as plain JSON (hyperparameters).
@@ -74,7 +95,10 @@ class Provenance:
     finished_at: datetime
     git_commit: str | None = None
     git_url: str | None = None
+    git_tree: Literal["clean", "dirty"] | None = None
+    project: str | None = None
     environment_lock: str | None = None
+    lock: UsedLock | None = None
     data: tuple[UsedData, ...] = ()
     invocation_id: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -138,10 +162,15 @@ def _dependencies(provenance: Provenance) -> list[dict[str, Any]]:
         url = provenance.git_url or ""
         uri = f"git+{url}@{provenance.git_commit}" if "://" in url else ""
         digest = {"gitCommit": provenance.git_commit}
-        found.append(_descriptor(_SOURCE, _SOURCE, digest, url, uri))
+        notes = {"tree": provenance.git_tree, "project": provenance.project}
+        found.append(_descriptor(_SOURCE, _SOURCE, digest, url, uri, **notes))
     if provenance.environment_lock is not None:
         digest = _sha256(provenance.environment_lock, where="environment_lock")
         found.append(_descriptor("installed-packages", _ENVIRONMENT, digest))
+    if provenance.lock is not None:
+        lock = provenance.lock
+        digest = _sha256(lock.digest, where=lock.path)
+        found.append(_descriptor(lock.path, _LOCK, digest, problem=lock.problem))
     for used in sorted(provenance.data, key=lambda item: (item.role, item.name, item.digest)):
         if used.role not in _ROLES:
             raise InputError(f"{used.role!r} is no role of data", where=used.name)
@@ -156,9 +185,15 @@ def _sha256(digest: str, *, where: str) -> dict[str, str]:
 
 
 def _descriptor(
-    name: str, role: str, digest: dict[str, str], location: str = "", uri: str = ""
+    name: str,
+    role: str,
+    digest: dict[str, str],
+    location: str = "",
+    uri: str = "",
+    **notes: str | None,
 ) -> dict[str, Any]:
-    annotations = {"role": role, **({"location": location} if location else {})}
+    said = {"location": location, **notes}
+    annotations = {"role": role, **{key: text for key, text in said.items() if text}}
     found: dict[str, Any] = {"name": name, "digest": digest, "annotations": annotations}
     return {**found, "uri": uri} if uri else found
 
@@ -234,6 +269,12 @@ def _texts(value: Any, *, where: str) -> dict[str, str]:
     return {name: _text(text, where=where) for name, text in _mapping(value, where=where).items()}
 
 
+def _tree(text: str | None) -> Literal["clean", "dirty"] | None:
+    if text is not None and text not in _TREES:
+        raise EvidenceError(f"{text[:40]!r} is no state of a tree", where=_SOURCE)
+    return cast('Literal["clean", "dirty"] | None', text)
+
+
 def _parse_dependencies(value: Any) -> dict[str, Any]:
     """Return the fields of a provenance that stand under ``resolvedDependencies``."""
     if not isinstance(value, list):
@@ -245,27 +286,45 @@ def _parse_dependencies(value: Any) -> dict[str, Any]:
         name = _text(entry["name"], where="dependency")
         _text(entry.get("uri", ""), where=name)
         notes = _texts(entry["annotations"], where=name)
-        role, location = notes.get("role"), notes.get("location", "")
-        digests = _texts(entry["digest"], where=name)
-        key = "gitCommit" if role == _SOURCE else "sha256"
-        if set(digests) != {key}:
-            raise EvidenceError(f"must have one digest, {key}", where=name)
-        once = {_SOURCE: "git_commit", _ENVIRONMENT: "environment_lock"}.get(str(role))
-        if once in found:
-            raise EvidenceError(f"a second {role}", where=name)
-        if role == _SOURCE:
-            if not _COMMIT.fullmatch(digests[key]):
-                raise EvidenceError("is no git commit", where=name)
-            found |= {"git_commit": digests[key], "git_url": location or None}
+        role = notes.get("role")
+        digest = _digest(name, role, entry["digest"])
+        if role in _ROLES:
+            data.append(UsedData(name, digest, notes.get("location", ""), str(role)))
             continue
-        try:
-            digest = parse_digest(digests[key], where=name)
-        except InputError as exc:
-            raise EvidenceError(str(exc), where=_WHERE) from exc
-        if role == _ENVIRONMENT:
-            found["environment_lock"] = digest
-        elif role in _ROLES:
-            data.append(UsedData(name, digest, location, role))
-        else:
-            raise EvidenceError(f"is of unknown role {str(role)[:40]!r}", where=name)
+        told = _once(name, role, digest, notes)
+        if told.keys() & found.keys():
+            raise EvidenceError(f"a second {role}", where=name)
+        found |= told
     return {**found, "data": tuple(data)}
+
+
+def _once(name: str, role: str | None, digest: str, notes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields that a dependency gives of which there is one at most."""
+    if role == _SOURCE:
+        return {
+            "git_commit": digest,
+            "git_url": notes.get("location") or None,
+            "git_tree": _tree(notes.get("tree")),
+            "project": notes.get("project"),
+        }
+    if role == _ENVIRONMENT:
+        return {"environment_lock": digest}
+    if role == _LOCK:
+        return {"lock": UsedLock(name, digest, notes.get("problem", ""))}
+    raise EvidenceError(f"is of unknown role {str(role)[:40]!r}", where=name)
+
+
+def _digest(name: str, role: str | None, value: Any) -> str:
+    """Return a dependency's one digest: of the source the commit, of anything else SHA-256."""
+    digests = _texts(value, where=name)
+    key = "gitCommit" if role == _SOURCE else "sha256"
+    if set(digests) != {key}:
+        raise EvidenceError(f"must have one digest, {key}", where=name)
+    if role == _SOURCE:
+        if not _COMMIT.fullmatch(digests[key]):
+            raise EvidenceError("is no git commit", where=name)
+        return digests[key]
+    try:
+        return parse_digest(digests[key], where=name)
+    except InputError as exc:
+        raise EvidenceError(str(exc), where=_WHERE) from exc

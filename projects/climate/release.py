@@ -15,7 +15,7 @@ import torch
 from downscaling.evaluate import evaluate
 from downscaling.patches import live_patches
 from downscaling.train import train
-from kfm_mlflow import Dataset, log_release, measure_energy
+from kfm_mlflow import Dataset, is_rebuild, log_release, measure_energy
 from kfm_mlflow.errors import InputError, KfmError
 from task import choose_cut, cut, open_fields, preset
 
@@ -48,7 +48,8 @@ def _options() -> argparse.Namespace:
 
 def _key(folder: Path, name: str) -> Path:
     path = folder / f"{name}.pem"
-    if not path.is_file():
+    # A rebuild signs nothing, and whoever makes one has no keys of the trainer's.
+    if not path.is_file() and not is_rebuild():
         raise InputError(
             "no such key file", where=str(path), remedy=f"kfm keys new {name} --dir {folder}"
         )

@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 
 from downscaling.evaluate import evaluate
-from kfm_mlflow import log_validation
+from kfm_mlflow import CurrentInputs, log_validation
 from kfm_mlflow.canonical import load_json
 from kfm_mlflow.errors import DataError, KfmError
 from task import cut, open_fields, parse_cut
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--data", default="generated")
     parser.add_argument("--key", type=Path, required=True)
+    parser.add_argument("--drift-report", default="no", choices=("no", "yes"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = mlflow.artifacts.download_artifacts(
@@ -47,6 +48,9 @@ def main() -> None:
         inputs=np.ascontiguousarray(validation.coarse[:_TWICE_COUNT]),
         data={"name": fields.name, "uri": uri, "digest": fields.digest, "selection": how.selection},
         validator_key=options.key,
+        current=CurrentInputs(
+            np.ascontiguousarray(validation.coarse), has_report=options.drift_report == "yes"
+        ),
     )
     print(
         f"validated {found.release_id}: nrmse {found.metrics['nrmse']:.4f}, deterministic {found.is_deterministic}"

@@ -2,6 +2,7 @@
 
 Starts a governed MLflow server and Ray Serve on 127.0.0.1, releases a downscaler, is refused
 where it must be, goes through canary and votes to production, and then lets a worse release try.
+At the end it is trained once more, from the recorded commit, and must be the same release.
 Every row of the table at the end was observed; the exit code is 1 if any does not hold.
 
 Simulated: one machine stands for several, and keys that all lie in one folder stand for a
@@ -27,6 +28,7 @@ import requests
 from board import Board
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from own_repository import commit_project
 from processes import DemoError, Processes, environment, free_port
 from traffic import NOT_SERVED_YET, OK, Traffic, by_status, by_version
 
@@ -87,6 +89,11 @@ class Demo:
         self.processes.wait_for("rollout", reached, timeout_s=timeout_s, what=what)
         return self.journal()
 
+    @property
+    def project(self) -> Path:
+        """Where the demo's own repository lies."""
+        return self.folder / "project"
+
     # -- steps -------------------------------------------------------------------------------
 
     def release(self, version: str, **extra: str) -> str:
@@ -99,17 +106,21 @@ class Demo:
             "keys": str(self.folder / "keys"),
             **extra,
         }
-        arguments = ["mlflow", "run", str(ROOT), "--env-manager", "local", "-e", "release"]
+        arguments = ["mlflow", "run", str(self.project), "--env-manager", "local", "-e", "release"]
         for name, value in parameters.items():
             arguments += ["-P", f"{name}={value}"]
-        text = self.processes.run(f"release-{version}", arguments, cwd=ROOT)
+        text = self.processes.run(
+            f"release-{version}", arguments, cwd=self.project, code=self.project
+        )
         for line in text.splitlines():
             if line.startswith(("released", "validated", "registered")):
                 self.board.say(line)
         return text
 
     def start_server(self) -> None:
-        """Make keys and a policy, start `kfm server`, wait until it answers."""
+        """Commit the project, make keys and a policy, start `kfm server`, wait for its answer."""
+        commit = commit_project(ROOT, self.project)
+        self.board.say(f"what stands in this folder now is commit {commit[:12]} of a repository")
         keys = ["trainer", "validator", "controller", *COUNCIL]
         self.processes.run("keys", ["kfm", "keys", "new", *keys, "--dir", "keys"])
         self.processes.run(
@@ -330,6 +341,22 @@ class Demo:
             "kfm verify accepts what is in production", last, holds=last.startswith("PASS")
         )
 
+    def observe_rebuild(self) -> None:
+        """Check that a second run from the recorded commit gives the same release id."""
+        arguments = ["kfm", "rebuild", f"models:/{MODEL}/1", "--source", str(self.project)]
+        if self.data != "generated":
+            arguments += ["-P", f"data={self.data}"]
+        text = self.processes.run(
+            "rebuild", [*arguments, "--env-manager", "local"], accepted=(0, 1)
+        )
+        recorded = self.kfm_api(f"models/{MODEL}/versions/1")["release"]["id"]
+        (rebuilt,) = (line.split()[1] for line in text.splitlines() if line.startswith("rebuilt "))
+        self.board.observe(
+            "trained again from its commit, v1 is the same release",
+            f"{rebuilt[:23]}…; {text.strip().splitlines()[-1]}",
+            holds=rebuilt == recorded,
+        )
+
     # -- the whole ---------------------------------------------------------------------------
 
     def play(self) -> None:
@@ -378,6 +405,9 @@ class Demo:
             self.observe_rollback(served_since_s)
         with board.step("Check the records", "anybody can check afterwards"):
             self.observe_records()
+        with board.step("kfm rebuild", "what is in production can be made again, byte for byte"):
+            self.traffic.rate_per_s = QUIET_RATE_PER_S
+            self.observe_rebuild()
 
 
 def load_rows(data: str) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -70,23 +70,39 @@ class Processes:
                 start_new_session=True,
             )
 
-    def run(self, name: str, arguments: list[str], *, cwd: Path | None = None) -> str:
+    def run(
+        self,
+        name: str,
+        arguments: list[str],
+        *,
+        cwd: Path | None = None,
+        code: Path | None = None,
+        accepted: tuple[int, ...] = (0,),
+    ) -> str:
         """Run a command to its end and return what it printed.
+
+        Args:
+            name: Of its log.
+            arguments: The command.
+            cwd: Where it runs; None for the demo's folder.
+            code: Where it imports from before anything that is installed.
+            accepted: Exit codes that are no failure.
 
         Raises:
             DemoError: It failed; with the end of its output.
         """
+        environ = {**self.environ, "PYTHONPATH": str(code)} if code else dict(self.environ)
         done = subprocess.run(
             [str(BIN / arguments[0]), *arguments[1:]],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=dict(self.environ),
+            env=environ,
             cwd=cwd or self.folder,
             check=False,
         )
         text = done.stdout.decode(errors="replace")
         self.log_of(name).write_text(text)
-        if done.returncode:
+        if done.returncode not in accepted:
             raise DemoError(f"{' '.join(arguments[:2])} failed:\n{_tail(text)}")
         return text
 

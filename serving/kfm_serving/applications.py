@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.errors import PlaneError
+
+if TYPE_CHECKING:
+    from kfm_mlflow.rollout.plane import MaskingOrder
 
 _POLL_S = 0.05
 _DELETE_S = 30.0
@@ -81,13 +84,16 @@ def delete(app: str) -> None:
         time.sleep(_POLL_S)
 
 
-def build_replica(release_dir: str, digest: str, gpu_share: float) -> Any:
+def build_replica(
+    release_dir: str, digest: str, gpu_share: float, masking: MaskingOrder | None = None
+) -> Any:
     """Describe the application of one release.
 
     Args:
         release_dir: Directory of the release, the same on every node.
         digest: ``sha256:<hex>`` of its ``model.onnx``.
         gpu_share: GPUs lent to it; 0 for the CPU.
+        masking: By which regions its answers are masked.
     """
     from ray import serve
 
@@ -104,7 +110,7 @@ def build_replica(release_dir: str, digest: str, gpu_share: float) -> Any:
         graceful_shutdown_timeout_s=10,
         ray_actor_options={"num_cpus": 0, "num_gpus": gpu_share},
     )
-    return deployment.bind(release_dir, digest)
+    return deployment.bind(release_dir, digest, masking)
 
 
 def build_router(

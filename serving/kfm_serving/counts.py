@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from kfm_mlflow.rollout.plane import Band
+    from kfm_serving.replica import Masking
 
 LATENCY_BOUNDS_MS = tuple(round(10 ** (k / 10), 2) for k in range(49))
 """Ten bounds per decade from 1 ms to 63 s: a quantile read from them is at most 26 % too high."""
@@ -31,6 +32,9 @@ class ArmTally:
     latency_counts: list[int] = field(default_factory=lambda: [0] * len(LATENCY_BOUNDS_MS))
     outside_count: dict[str, int] = field(default_factory=dict)
     measured_count: dict[str, int] = field(default_factory=dict)
+    masked_count: int = 0
+    withheld_count: int = 0
+    mask_failure_count: int = 0
 
     def add_answer(
         self, latency_ms: float, statistics: Mapping[str, float], bands: Mapping[str, Band]
@@ -45,6 +49,17 @@ class ArmTally:
             self.measured_count[name] = self.measured_count.get(name, 0) + 1
             if not band.low <= value <= band.high:
                 self.outside_count[name] = self.outside_count.get(name, 0) + 1
+
+    def add_masking(self, masking: Masking) -> None:
+        """Count what masking did to an answer that is counted otherwise, too."""
+        self.masked_count += masking == "masked"
+        self.withheld_count += masking == "withheld"
+        self.mask_failure_count += masking == "failed"
+
+    def add_refusal(self, latency_ms: float) -> None:
+        """Count a request that was answered with a refusal to publish; the model did not err."""
+        self.request_count += 1
+        self._add_latency(latency_ms)
 
     def add_error(self, latency_ms: float | None) -> None:
         """Count a failed first attempt; no latency when there was no answer at all."""
@@ -65,6 +80,9 @@ class ArmTally:
             "latency_counts": list(self.latency_counts),
             "outside_count": dict(self.outside_count),
             "measured_count": dict(self.measured_count),
+            "masked_count": self.masked_count,
+            "withheld_count": self.withheld_count,
+            "mask_failure_count": self.mask_failure_count,
         }
 
 
@@ -83,6 +101,9 @@ def merge_tallies(tallies: Iterable[Mapping[str, Any]]) -> ArmCounts:
         latency_ms_buckets=dict(zip(LATENCY_BOUNDS_MS, cumulative, strict=True)),
         outside_count=_summed(t["outside_count"] for t in listed),
         measured_count=_summed(t["measured_count"] for t in listed),
+        masked_count=sum(t["masked_count"] for t in listed),
+        withheld_count=sum(t["withheld_count"] for t in listed),
+        mask_failure_count=sum(t["mask_failure_count"] for t in listed),
     )
 
 

@@ -160,8 +160,14 @@ class PortablePlane:
 
         Raises:
             PlaneError: The generation is not newer (the same split again is no error), a version
-                of it is not deployed, or a router did not acknowledge.
+                of it is not deployed, a router did not acknowledge, or requests should be copied.
         """
+        if split.mirror_ratio:
+            raise PlaneError(
+                "this plane copies no requests",
+                where=self._model_name,
+                remedy="use a plan without setMirrorRoute",
+            )
         current = self._state.read_split()
         is_repeat = current is not None and current.to_split() == split
         if current is not None and not is_repeat and split.generation <= current.generation:
@@ -245,7 +251,8 @@ class PortablePlane:
         except OSError as exc:
             raise EvidenceError(f"cannot be read ({exc.strerror})", where="model.onnx") from exc
         directory = str(release.release_dir.resolve())
-        applications.start(app, applications.build_replica(directory, digest, self._gpu_share))
+        replica = applications.build_replica(directory, digest, self._gpu_share, release.masking)
+        applications.start(app, replica)
         self._await_answer(app, deadline_s)
         self._ensure_router()
         record = ReleaseRecord(

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from kfm_mlflow.monitor.statistics import response_statistics
+from kfm_serving.masking import AnswerMask
 from kfm_serving.scoring import (
     ClientError,
     ScoringRequest,
+    check_finite,
     error_body,
     parse_request,
     write_predictions,
@@ -25,7 +27,13 @@ from kfm_serving.session import OnnxModel, answers_records
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kfm_mlflow.rollout.plane import MaskingOrder
+
 _THREAD_COUNT = 2
+WITHHELD_STATUS = 451
+"""Unavailable for legal reasons (RFC 7725): asked rightly, answered, and not to be published."""
+
+Masking = Literal["none", "masked", "withheld", "failed"]
 
 
 @dataclass(frozen=True)
@@ -37,26 +45,33 @@ class Answer:
         body: JSON.
         fault: Whose error it is: ``none``, the ``client``'s or the ``model``'s.
         statistics: Response statistic -> value; empty when none was measured.
+        masking: What became of the answer: ``none`` (shown as it is), ``masked`` (coarser, or with
+            parts left out), ``withheld`` (refused), ``failed`` (masking itself went wrong).
     """
 
     status: int
     body: bytes
     fault: Literal["none", "client", "model"] = "none"
     statistics: Mapping[str, float] = field(default_factory=dict)
+    masking: Masking = "none"
 
 
 class Replica:
     """One process that runs one release."""
 
-    def __init__(self, release_dir: str, model_digest: str) -> None:
+    def __init__(
+        self, release_dir: str, model_digest: str, masking: MaskingOrder | None = None
+    ) -> None:
         """Load the model, on the GPU when Ray lent this process one.
 
         Args:
             release_dir: Directory of the release on this node.
             model_digest: ``sha256:<hex>`` that ``model.onnx`` must have.
+            masking: By which regions answers are masked; None shows them as the model gives them.
 
         Raises:
-            KfmError: The bytes are not the release's, cannot be loaded, or the GPU did not start.
+            KfmError: The bytes are not the release's, cannot be loaded, or the GPU did not start;
+                or the regions cannot be read.
         """
         import ray
 
@@ -67,6 +82,7 @@ class Replica:
         mlmodel = directory / "MLmodel"
         text = mlmodel.read_text(encoding="utf-8") if mlmodel.exists() else ""
         self._as_records = answers_records(text, self._model.inputs)
+        self._mask = None if masking is None else AnswerMask.load(directory, masking)
         # The event loop stays free for pings and health checks while a field is computed.
         self._threads = ThreadPoolExecutor(_THREAD_COUNT, thread_name_prefix="kfm-score")
 
@@ -93,5 +109,17 @@ class Replica:
 
     def _answer(self, request: ScoringRequest) -> Answer:
         outputs = self._model.run(request.feeds)
-        body = write_predictions(outputs, as_records=request.is_table and self._as_records)
-        return Answer(200, body, statistics=response_statistics(request.feeds, outputs))
+        as_records = request.is_table and self._as_records
+        statistics = response_statistics(request.feeds, outputs)
+        if self._mask is None:
+            body = write_predictions(outputs, as_records=as_records)
+            return Answer(200, body, statistics=statistics)
+        check_finite(outputs)
+        masked = self._mask.mask(outputs)
+        if masked.withheld:
+            body = error_body("CARE_POLICY_VIOLATION", f"the answer is withheld: {masked.reason}")
+            masking: Masking = "failed" if masked.failed else "withheld"
+            return Answer(WITHHELD_STATUS, body, masking=masking)
+        body = write_predictions(masked.value, as_records=as_records)
+        changed = masked.masked_count or masked.withheld_count
+        return Answer(200, body, statistics=statistics, masking="masked" if changed else "none")

@@ -74,7 +74,11 @@ class Attempt:
     @property
     def is_good(self) -> bool:
         """True unless the release is to blame."""
-        return self.answer is not None and self.answer.fault != "model"
+        return (
+            self.answer is not None
+            and self.answer.fault != "model"
+            and self.answer.masking != "failed"
+        )
 
 
 class Router:
@@ -187,6 +191,10 @@ class Router:
         tally = self._tallies.setdefault(arm.deployment_id, ArmTally())
         if attempt.answer is None:
             tally.add_error(None)
+            return
+        tally.add_masking(attempt.answer.masking)
+        if attempt.answer.masking in {"withheld", "failed"}:
+            tally.add_refusal(attempt.latency_ms)
         elif attempt.is_good:
             tally.add_answer(attempt.latency_ms, attempt.answer.statistics, snapshot.split.bands)
         else:

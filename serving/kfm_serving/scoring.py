@@ -139,11 +139,21 @@ def parse_request(body: bytes, content_type: str, specs: Sequence[TensorSpec]) -
     return ScoringRequest(_from_tensors(value, specs), is_table=False)
 
 
+def check_finite(outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse outputs that are not finite; masked, they could not be told from withheld values.
+
+    Raises:
+        ValueError: An output holds NaN or an infinity.
+    """
+    if not all(np.isfinite(array).all() for array in outputs.values()):
+        raise ValueError("an output is not finite")
+
+
 def write_predictions(outputs: Mapping[str, NDArray[Any]], *, as_records: bool = False) -> bytes:
     """Write an answer as ``mlflow models serve`` does for an ONNX model.
 
     Args:
-        outputs: Output name -> finite array.
+        outputs: Output name -> finite array, None where a value is withheld.
         as_records: Write one record per flattened value (MLflow's answer to a data frame).
 
     Returns:

@@ -14,6 +14,7 @@ import torch
 
 from kfm_mlflow.authoring.attestations import provenance_of, write_attestations
 from kfm_mlflow.authoring.compose import compose_release
+from kfm_mlflow.authoring.source import SourceState
 from kfm_mlflow.authoring.spec import ReleaseSpec
 from kfm_mlflow.metadata.facts import AgentFact, DatasetFact, RunFact
 from kfm_mlflow.monitor.energy import EnergyReport
@@ -23,11 +24,13 @@ from kfm_mlflow.release.bundle import Bundle, bundle_at
 from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import generate_key, load_private_key
 from kfm_mlflow.trust.signing import sign_release
+from kfm_mlflow.trust.slsa import UsedLock
 
 if TYPE_CHECKING:
     from kfm_mlflow.release.manifest import Manifest
 
 NAME, VERSION = "climate-tiny", "v1.0.0"
+LOCK = UsedLock("constraints.txt", "sha256:" + "1c" * 32)
 AT = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 ENERGY = EnergyReport(
     duration_s=1.0,
@@ -87,8 +90,17 @@ def make_spec(**changes) -> ReleaseSpec:
             for role in ("training", "validation")
         ),
         "run": RunFact(
-            "run-1", "release", "c" * 40, None, AT - timedelta(minutes=2), AT, {"epochs": "3"}, 7
+            "run-1",
+            "release",
+            "c" * 40,
+            None,
+            AT - timedelta(minutes=2),
+            AT,
+            {"epochs": "3"},
+            7,
+            "sha256:" + "ef" * 32,
         ),
+        "source": SourceState("c" * 40, project=".", lock=LOCK),
         "agents": (
             AgentFact("organization", "release-team", "organization"),
             AgentFact("trainer", "key", "software", on_behalf_of="organization", signs=True),

@@ -8,18 +8,29 @@ import numpy as np
 import pytest
 import torch
 from authoring import made_release as made
+from authoring.made_project import make_project
 from mlflow.tracking import MlflowClient
 
-from kfm_mlflow import Dataset, log_release, log_validation, measure_energy
-from kfm_mlflow.authoring.release import _public_url, placeless
-from kfm_mlflow.canonical import canonical_bytes, load_json
-from kfm_mlflow.errors import EvidenceError, InputError, StorageError
+from kfm_mlflow import (
+    CurrentInputs,
+    Dataset,
+    is_rebuild,
+    log_release,
+    log_validation,
+    measure_energy,
+)
+from kfm_mlflow.authoring.replay import write_record
+from kfm_mlflow.authoring.training_run import placeless, public_url
+from kfm_mlflow.canonical import canonical_bytes, digest_file, load_json
+from kfm_mlflow.errors import DataError, EvidenceError, InputError, StorageError
 from kfm_mlflow.gates.engine import evaluate
 from kfm_mlflow.gates.evidence import EvidenceReader
 from kfm_mlflow.gates.findings import Move
 from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.metadata.schemas import schema_problems
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.release.bundle import bundle_at
+from kfm_mlflow.release.compare import compare_releases
 from kfm_mlflow.release.manifest import build_manifest
 from kfm_mlflow.trust.attestation import Binding, verify_envelope
 from kfm_mlflow.trust.keys import TrustedKey, generate_key
@@ -76,28 +87,37 @@ def tracking(tmp_path_factory):
     mlflow.set_tracking_uri(before)
 
 
+def release_table(tracking, key, energy, **changes):
+    """Log the release of a table model to the active run."""
+    mlflow.log_params({"data": str(tracking / "fields.nc"), "family": "climate"})
+    mlflow.set_tag("mlflow.source.git.repoURL", "https://somebody:secret@example.org/models.git")
+    arguments = {
+        "name": made.NAME,
+        "version": "v2.0.0",
+        "bbox": BBOX,
+        "signing_key": key,
+        "energy": energy,
+        "datasets": datasets("ab" * 32),
+        "cell_size_deg": 0.25,
+        "source": tracking / "project",
+        **changes,
+    }
+    return log_release(Table(), table_rows(), **arguments)
+
+
+def datasets(digest):
+    return [
+        Dataset(role, "fields", "fields.nc", digest, license="MIT")
+        for role in ("training", "validation")
+    ]
+
+
 @pytest.fixture(scope="module")
 def story(tracking, keys, energy):
     """A table model, released and validated."""
+    make_project(tracking / "project")
     with mlflow.start_run() as run:
-        mlflow.log_params({"data": str(tracking / "fields.nc"), "family": "climate"})
-        mlflow.set_tag(
-            "mlflow.source.git.repoURL", "https://somebody:secret@example.org/models.git"
-        )
-        released = log_release(
-            Table(),
-            table_rows(),
-            name=made.NAME,
-            version="v2.0.0",
-            bbox=BBOX,
-            signing_key=keys / "trainer",
-            energy=energy,
-            datasets=[
-                Dataset(role, "fields", "fields.nc", "ab" * 32, license="MIT")
-                for role in ("training", "validation")
-            ],
-            cell_size_deg=0.25,
-        )
+        released = release_table(tracking, keys / "trainer", energy)
     validated = log_validation(
         run.info.run_id,
         evaluate=lambda predict: {
@@ -109,6 +129,7 @@ def story(tracking, keys, energy):
         inputs=table_rows(8),
         data={"name": "fields", "digest": "sha256:" + "ab" * 32},
         validator_key=keys / "validator",
+        current=CurrentInputs(table_rows(200), has_report=False),
     )
     root = tracking / "artifacts" / run.info.run_id / "artifacts" / "release"
     return released, validated, bundle_at(root)
@@ -123,6 +144,18 @@ def test_the_tag_the_manifest_and_the_validation_name_the_same_release(story):
     assert released.model_uri == f"runs:/{released.run_id}/release"
     assert released.evidence_uri == f"runs:/{released.run_id}/release.evidence"
     assert load_json(bundle.release_dir / "model_metadata.json")["run_id"] == released.run_id
+
+
+def test_the_validation_says_what_a_drift_check_against_the_frozen_baseline_found(story):
+    released, _, bundle = story
+    document = load_json(bundle.evidence_dir / "deployment_validation.json")
+    assert schema_problems("deployment_validation", document) == []
+    found = document["drift"]
+    baseline = bundle.release_dir / "drift" / "baseline.json"
+    assert found["inputs"]["baseline_digest"] == digest_file(baseline)
+    assert {check["check"] for check in found["inputs"]["checks"]} >= {"schema", "distribution"}
+    logged = [f.path for f in MlflowClient().list_artifacts(released.run_id, "drift")]
+    assert logged == ["drift/drift_summary.json"]
 
 
 def test_what_was_logged_is_admitted_to_staging(story, keys):
@@ -150,6 +183,9 @@ def test_provenance_of_the_run_lies_beside_and_repeats_no_secret_and_no_place(
     assert run.parameters == {"data": "fields.nc", "family": "climate"}
     assert run.data_digests == {"sha256:" + "ab" * 32}
     assert run.environment_lock is not None
+    assert (run.git_tree, run.project) == ("clean", ".")
+    assert run.lock is not None
+    assert (run.lock.path, run.lock.problem) == ("locked.txt", "")
     assert run.started_at < run.finished_at
     assert set(run.versions) == {"python", "kfm-mlflow", "mlflow", "torch"}
     said = canonical_bytes(report.claims)
@@ -204,6 +240,46 @@ def test_the_registered_model_loads_with_plain_mlflow(story):
     with torch.no_grad():
         ours = Table()(torch.from_numpy(rows)).numpy()
     np.testing.assert_allclose(model.predict({"input": rows})["output"], ours, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def told(story, tmp_path, monkeypatch):
+    """A second process as ``kfm rebuild`` starts it: told what the record says."""
+    bundle = story[2]
+    envelope = (bundle.evidence_dir / "provenance.intoto.json").read_bytes()
+    write_record(bundle, envelope, tmp_path)
+    monkeypatch.setenv("KFM_REBUILD", str(tmp_path))
+    return tmp_path
+
+
+def test_a_second_run_gives_the_same_release_and_neither_signs_nor_logs(
+    story, told, tracking, energy
+):
+    assert is_rebuild()
+    with mlflow.start_run() as run, pytest.raises(SystemExit) as ended:
+        release_table(tracking, "no/such/key", energy)
+    assert ended.value.code == 0
+    assert compare_releases(story[2].release_dir, told / "release") == ()
+    assert build_manifest(told / "release").release_id == story[0].release_id
+    assert sorted(path.name for path in told.iterdir()) == ["recorded", "release"]
+    assert MlflowClient().list_artifacts(run.info.run_id) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"version": "v2.0.1"}, (InputError, "the record is of climate-tiny v2.0.0")),
+        ({"datasets": datasets("cd" * 32)}, (DataError, "fields-training: has digest sha256:cd")),
+        ({"datasets": datasets("ab" * 32)[:1]}, (DataError, "fields-validation: has digest none")),
+    ],
+    ids=["version", "digest", "missing"],
+)
+def test_a_second_run_of_something_else_hands_over_nothing(
+    told, tracking, energy, changes, refusal
+):
+    with mlflow.start_run(), pytest.raises(refusal[0], match=refusal[1]):
+        release_table(tracking, "no/such/key", energy, **changes)
+    assert [path.name for path in told.iterdir()] == ["recorded"]
 
 
 def test_a_release_that_is_not_there_cannot_be_validated(tracking, keys):
@@ -261,6 +337,7 @@ def test_bad_input_is_one_clear_error_and_nothing_is_logged(tracking, keys, ener
         "bbox": BBOX,
         "signing_key": keys / "trainer",
         "energy": energy,
+        "source": tracking,
         **changes,
     }
     model, inputs = arguments.pop("model"), arguments.pop("inputs")
@@ -322,4 +399,4 @@ def test_of_a_path_only_the_last_part_is_told(text, kept):
     ],
 )
 def test_a_repository_is_named_without_credentials_or_local_paths(url, told):
-    assert _public_url(url) == told
+    assert public_url(url) == told

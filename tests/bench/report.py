@@ -163,6 +163,6 @@ def write_table(rows: Sequence[Row], *, size: str, load_average: float, wall_s: 
         f"Size `{size}`; load average before the run {load_average:.1f}; took {wall_s:.0f} s.",
         "Ratio: ours divided by theirs, taken within each round and interleaved; median, and lower",
         "and upper quartile over the rounds. A goal is missed when the 95 % interval of the median",
-        "lies beyond it. Nothing is simulated.",
+        "lies beyond it. What is simulated says so.",
     )
     return "\n".join((*about, "", *head, *(row.to_markdown() for row in rows), ""))

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from registries import GovernedServer
     from report import Row
 
-BENCHES = ("import_mlflow", "verify_release", "ledger", "transition", "serving")
+BENCHES = (
+    "import_mlflow",
+    "verify_release",
+    "trust",
+    "ledger",
+    "care",
+    "care_mask",
+    "rollout_analysis",
+    "transition",
+    "serving",
+)
 
 
 def _options() -> argparse.Namespace:
@@ -51,12 +61,32 @@ def _without_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list
 
         _tell("verify a release")
         rows += verify_release.measure(size, work_dir / "verify")
+    if "trust" in wanted:
+        import trust
+
+        _tell("sign, verify, attest and search")
+        rows += trust.measure(size, work_dir / "trust")
     if "ledger" in wanted:
         import ledger
 
         _tell("verify a ledger")
         (work_dir / "ledger").mkdir()
         rows += ledger.measure(size, work_dir / "ledger")
+    if "care" in wanted:
+        import care
+
+        _tell("mask points, cover regions")
+        rows += care.measure(size, work_dir)
+    if "care_mask" in wanted:
+        import care_mask
+
+        _tell("mask served answers")
+        rows += care_mask.measure(size, work_dir)
+    if "rollout_analysis" in wanted:
+        import rollout_analysis
+
+        _tell("canary analysis: false aborts and samples to detection, simulated")
+        rows += rollout_analysis.measure(size)
     return rows
 
 

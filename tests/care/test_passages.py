@@ -110,6 +110,45 @@ def test_what_is_no_pair_is_no_place(text):
     assert not list(find_places(text))
 
 
+# (38.5123, -97.4432) by pyproj/utm 0.9.0, mgrs 1.6.0, pygeohash 3.5.1 and openlocationcode 1.0.1.
+@pytest.mark.parametrize(
+    ("text", "error_deg", "precision_km"),
+    [
+        ("14S 635730 4263807", 1e-5, 0.001),
+        ("14SPH3573063806", 2e-5, 0.001),
+        ("9yfendun", 2e-4, 0.024),
+        ("86C4GH64+WP", 1e-4, 0.0123),
+        ("+38.5123-097.4432/", 1e-9, 0.0111),
+        ("N 38° 30.738' W 97° 26.592'", 1e-9, 0.00186),
+    ],
+)
+def test_codes_name_the_place_that_independent_tools_made_them_from(text, error_deg, precision_km):
+    found = [p for p in find_places(text) if abs(p.lon_deg - PLACE[1]) <= error_deg]
+    assert any(abs(p.lat_deg - PLACE[0]) <= error_deg for p in found)
+    assert min(p.precision_km for p in found) == pytest.approx(precision_km, rel=0.1)
+
+
+WORDS = st.text(alphabet="abcdefghijklmnopqrstuvwxyz", min_size=3, max_size=8)
+
+
+@given(st.lists(WORDS, min_size=2, max_size=4), st.lists(WORDS, max_size=20), st.data())
+def test_a_name_is_found_with_one_letter_left_out_and_wherever_it_is_split(words, others, data):
+    joined = "".join(words)
+    at = data.draw(st.integers(0, len(joined) - 1))
+    cut = data.draw(st.integers(1, len(joined) - 1))
+    text = f"{' '.join(others)} {joined[:cut]}-\n{joined[cut:]} {' '.join(others)}"
+    assert find_names(text, [" ".join(words)])
+    if len(joined) > 6:
+        assert find_names(joined[:at] + joined[at + 1 :], [joined])
+
+
+def test_public_terms_are_no_misspelling_and_exact_names_are_found_all_the_same():
+    text = "great blue herons spring from the reeds"
+    assert find_names(text, NAMES) == ["Blue Heron Spring"]
+    assert find_names(text, NAMES, ["blue herons spring"]) == []
+    assert find_names("Blue Heron Spring", NAMES, ["Blue Heron Spring"]) == ["Blue Heron Spring"]
+
+
 def test_far_apart_numbers_are_no_pair():
     assert not list(find_places(f"38.5123 {'word ' * 20} -97.4432"))
 

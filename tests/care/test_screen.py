@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kfm_mlflow.care.cells import cell_side_km
 from kfm_mlflow.care.regions import load_regions
-from kfm_mlflow.care.screen import OutputGrid, Status, cell_side_km, screen_release
+from kfm_mlflow.care.screen import OutputGrid, Status, screen_release
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.metadata.schemas import schema_problems
 
@@ -36,7 +37,13 @@ def make(tmp_path_factory):
     folder = tmp_path_factory.mktemp("regions")
 
     def load(**properties):
-        properties = {"id": "a", "labels": ["TK A"], "restricted_names": [NAME], **properties}
+        properties = {
+            "id": "a",
+            "authority": "A council",
+            "labels": ["TK A"],
+            "restricted_names": [NAME],
+            **properties,
+        }
         feature = {
             "type": "Feature",
             "properties": properties,
@@ -80,9 +87,15 @@ def test_every_check_is_always_reported_in_one_order(regions):
         "declared-resolution",
         "output-grid",
         "consent",
+        "standing",
         "labels",
+        "licence-scope",
+        "lineage",
         "restricted-names",
         "coordinates",
+        "hazard-statements",
+        "disclosure",
+        "gradients",
     ]
     assert [check.id for check in screen(regions).checks] == ids
     assert [check.id for check in screen(regions, care={}, grid=None).checks] == ids
@@ -127,7 +140,7 @@ def test_one_fault_in_the_block_is_found_by_its_check(regions, changes, check, s
 def test_missing_block_is_a_conflict(regions, care):
     result = screen(regions, care=care)
     assert result.status == "conflict"
-    assert "C-F01" in result.checks[0].findings[0]
+    assert result.checks[0].findings[0].rule == "C-F01"
 
 
 def test_unknown_grid_needs_the_authority(regions):
@@ -200,8 +213,9 @@ def test_fine_coordinates_in_a_region_are_a_conflict_even_when_outputs_lie_elsew
     result = screen(
         regions, grid=ELSEWHERE, texts={"a.md": "at 38.5123, -97.4432 and 38.6, -97.51234"}
     )
-    (finding,) = result.checks[-1].findings
-    assert finding == "a.md: coordinates in region a finer than its ceiling"
+    (finding,) = result.check("coordinates").findings
+    assert (finding.rule, finding.where, finding.region) == ("S-F01", "a.md: line 1", "a")
+    assert (finding.observed, finding.limit, finding.unit) == ("0.011", "2.27", "km")
 
 
 SECRETS = ("heron", "blueheron", "38.51", "97.44")
@@ -226,9 +240,11 @@ def test_no_finding_shows_a_name_or_a_place(make, properties, care, texts):
 
 def test_hidden_name_is_the_same_hash_in_every_finding_and_tells_its_keeper(regions):
     result = screen(regions, texts={"a.md": NAME, "b.md": "blue heron sprng"})
-    findings = result.checks[-2].findings
+    findings = result.check("restricted-names").findings
     mark = regions.keyed_hash(NAME)
-    assert findings == tuple(f"{path}: holds restricted name #{mark}" for path in ("a.md", "b.md"))
+    assert [(f.where, f.what) for f in findings] == [
+        (f"{path}: line 1", f"holds restricted name #{mark}") for path in ("a.md", "b.md")
+    ]
 
 
 TEXTS = st.dictionaries(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from cli.export_world import exports  # noqa: F401 - a fixture
 from registry import server as servers
 from registry.world import World, make_world
 

@@ -108,6 +108,10 @@ def test_a_healthy_registry_has_no_problem_and_nothing_of_it_is_touched(doctor, 
     assert "2 versions above candidate" in found["levels"]["detail"]
 
 
+PROMPT = (
+    "INSERT INTO registered_model_tags (workspace, name, key, value)"
+    f" VALUES ('default', '{NAME}', 'mlflow.prompt.is_prompt', 'true')"
+)
 STAGE = "UPDATE model_versions SET current_stage = '{}' WHERE version = {}"
 ALIAS = "UPDATE registered_model_aliases SET {} WHERE alias = '{}'"
 
@@ -115,6 +119,7 @@ ALIAS = "UPDATE registered_model_aliases SET {} WHERE alias = '{}'"
 @pytest.mark.parametrize(
     ("statement", "check", "words"),
     [
+        (PROMPT, "levels", f"{NAME} is a governed model, and calls itself a prompt"),
         (
             STAGE.format("None", 1),
             "levels",
@@ -144,7 +149,7 @@ ALIAS = "UPDATE registered_model_aliases SET {} WHERE alias = '{}'"
         ("INSERT INTO kfm_permit VALUES ('left')", "permits", "kfm_permit holds 1 rows"),
         ("UPDATE kfm_alembic_version SET version_num = 'r0'", "revision", "at revision r0, not"),
         ("DROP TABLE kfm_outbox", "tables", "kfm_outbox"),
-        ("UPDATE registered_models SET workspace = 'other'", "workspaces", "1 registered models"),
+        ("UPDATE registered_models SET workspace = 'other'", "workspaces", "no such workspaces"),
     ],
 )
 def test_what_was_written_past_the_registry_is_named_with_a_remedy(
@@ -253,11 +258,11 @@ def test_a_variable_that_opens_the_database_itself_is_named(doctor, data, monkey
     assert doctor()[1]["environment"]["status"] == "ok"
 
 
-def test_workspaces_and_the_remote_assistant_are_named(doctor, monkeypatch):
+def test_the_remote_assistant_is_named_and_workspaces_are_no_fault(doctor, monkeypatch):
     monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
     monkeypatch.setenv("MLFLOW_ENABLE_REMOTE_ASSISTANT", "1")
     detail = doctor()[1]["environment"]["detail"]
-    assert "MLFLOW_ENABLE_WORKSPACES" in detail
+    assert "MLFLOW_ENABLE_WORKSPACES" not in detail
     assert "MLFLOW_ENABLE_REMOTE_ASSISTANT" in detail
 
 

@@ -38,7 +38,7 @@ from kfm_mlflow.metadata.schemas import schema_names, schema_problems
 from kfm_mlflow.metadata.stac import build_item, evaluate_item
 from kfm_mlflow.registry.history import read_entry
 from kfm_mlflow.release.manifest import FileEntry, Manifest, parse_manifest
-from kfm_mlflow.release.pickle_scan import scan_checkpoint
+from kfm_mlflow.release.scan import scan_file
 from kfm_mlflow.trust.attestation import (
     Binding,
     build_slsa_statement,
@@ -121,7 +121,16 @@ def _vote() -> dict[str, Any]:
 
 @cache
 def _statements() -> tuple[bytes, ...]:
-    run = Provenance("release", {"a": "b"}, 1, NOW, NOW, "ab" * 20, "https://example.org/x", ID)
+    run = Provenance(
+        "release",
+        {"a": "b"},
+        1,
+        NOW,
+        NOW,
+        git_commit="ab" * 20,
+        git_url="https://example.org/x",
+        environment_lock=ID,
+    )
     binding = Binding("climate", "v1.0.0", ID)
     provenance = build_slsa_statement(binding, build_predicate(run))
     return canonical_bytes(_vote()), canonical_bytes(provenance)
@@ -176,11 +185,18 @@ def _checkpoint() -> bytes:
     return held.getvalue()
 
 
+def scanned(path: str) -> None:
+    """Scan one file of the folder, and fail where the scan itself tripped."""
+    found = scan_file(_folder(), path, {path: 1, "model.onnx": 1})
+    sentences = [*found.pickles, *found.formats]
+    _sentences(sentences)
+    assert not any("Error: " in sentence for sentence in sentences), sentences
+
+
 @_target(lambda: broken_bytes(_checkpoint()))
 def checkpoint(data: bytes) -> None:
-    path = _folder() / "model.pt"
-    path.write_bytes(data)
-    _sentences(scan_checkpoint(path))
+    (_folder() / "model.pt").write_bytes(data)
+    scanned("model.pt")
 
 
 @cache
@@ -192,10 +208,9 @@ def _pickle() -> bytes:
 
 @_target(lambda: broken_bytes(_pickle()))
 def pickle_in_a_checkpoint(data: bytes) -> None:
-    path = _folder() / "model.pt"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(_folder() / "model.pt", "w") as archive:
         archive.writestr("archive/data.pkl", data)
-    _sentences(scan_checkpoint(path))
+    scanned("model.pt")
 
 
 # -- trust -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fuzz import targets
+from fuzz import targets, targets_files
 from metadata import made_facts
 
 from kfm_mlflow.canonical import parse_json
@@ -18,6 +18,7 @@ from kfm_mlflow.metadata.sbom import evaluate_sbom
 from kfm_mlflow.metadata.stac import evaluate_item
 from kfm_mlflow.registry.history import read_entry
 from kfm_mlflow.release.manifest import parse_manifest
+from kfm_mlflow.release.scan import scan_file
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400])
@@ -74,3 +75,19 @@ def test_a_row_without_its_columns_is_refused():
     del row["at"]
     with pytest.raises(EvidenceError, match="holds no statement"):
         read_entry(row)
+
+
+def test_an_onnx_path_that_is_not_utf_8_is_a_sentence(tmp_path):
+    """Found by coverage: protobuf gives such a string as bytes."""
+    broken = (
+        targets_files._onnx()
+        .replace(b"location", b"locat\xffon")
+        .replace(b"model.onnx", b"model.onn\xff")
+    )
+    (tmp_path / "m.onnx").write_bytes(broken)
+    found = scan_file(tmp_path, "m.onnx", {"m.onnx": len(broken)}).formats
+    assert any("is not a plain relative path" in sentence for sentence in found)
+    outside = targets_files._onnx().replace(b"model.onnx", b"model.onn\xff")
+    (tmp_path / "m.onnx").write_bytes(outside)
+    found = scan_file(tmp_path, "m.onnx", {"m.onnx": len(outside)}).formats
+    assert any("is not in the release" in sentence for sentence in found)

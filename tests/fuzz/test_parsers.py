@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fuzz.run import fuzz
-from fuzz.targets import TARGETS
+from fuzz.targets_files import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -7,9 +7,13 @@ from dataclasses import replace
 import pytest
 from gates import made_evidence as made
 
+from kfm_mlflow.gates.attestations import attestations
 from kfm_mlflow.gates.content import Document
 from kfm_mlflow.gates.evidence import read_attestation
+from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.load import load_policies
 from kfm_mlflow.trust.attestation import build_slsa_statement, sign_statement
+from kfm_mlflow.trust.slsa import UsedLock
 
 PASS = ("PASS", ["SLSA_PROVENANCE_VALID"])
 ONLY = made.changed_policy(gates={"attestations": {"required": ["slsa-provenance"]}})
@@ -80,15 +84,43 @@ def test_a_release_that_says_something_else_of_its_training_fails(stated):
     assert set(codes) == {"SLSA_PROVENANCE_DISAGREES"}
 
 
-@pytest.mark.parametrize("lacking", ["git_commit", "environment_lock"])
-def test_what_the_policy_requires_must_be_named(lacking):
-    report = made.make_provenance(**{lacking: None})
-    stated = {} if lacking != "git_commit" else {"code": {"entry_point": "release"}}
+LOOSE = UsedLock("locked.txt", f"sha256:{'f' * 64}", "line 3 ('numpy>=1') pins no version")
+LACKING = {
+    "commit": ({"git_commit": None}, "names no commit"),
+    "clean tree": ({"git_tree": "dirty"}, "differed from commit deadbeefdead"),
+    "known tree": ({"git_tree": None}, "nobody says"),
+    "packages": ({"environment_lock": None}, "names no list of installed packages"),
+    "lock": ({"lock": None}, "names no file of pinned versions"),
+    "whole lock": ({"lock": LOOSE}, "locked.txt does not fix what was installed: line 3"),
+}
+
+
+@pytest.mark.parametrize("lacking", LACKING)
+def test_what_the_policy_requires_must_be_there_and_is_named(lacking):
+    changes, message = LACKING[lacking]
+    report = made.make_provenance(**changes)
+    stated = {} if lacking != "commit" else {"code": {"entry_point": "release"}}
     assert ask(report, **stated) == ("FAIL", ["SLSA_PROVENANCE_INCOMPLETE"])
+    findings = attestations(made.make_evidence(attestations=[report]), ONLY, made.make_move())
+    told = [one for one in findings if one.code == "SLSA_PROVENANCE_INCOMPLETE"]
+    assert [message in one.detail for one in told] == [True]
+    assert told[0].remedy
     free = made.changed_policy(
         ONLY, gates={"attestations": {"require_commit": False, "require_lock": False}}
     )
     assert ask(report, policy=free, **stated) == PASS
+
+
+def test_the_packaged_climate_policy_lets_only_what_can_be_made_again_above_candidate():
+    policy = load_policies(None).policy("climate")
+    settings = policy.gates.attestations
+    assert (settings.mode, settings.require_commit, settings.require_lock) == (
+        "enforce",
+        True,
+        True,
+    )
+    for level in (Level.STAGING, Level.CANARY, Level.PRODUCTION):
+        assert "attestations" in policy.gate_names(level)
 
 
 REPEATED = {"care-screening": "care.json", "stac-item": "stac/model-item.json"}

@@ -67,6 +67,7 @@ def _content(**changes):
     ("evidence", "code"),
     [
         (_content(problems={"pickles": ("model.pt: would call os.system",)}), "PICKLE_EXECUTES"),
+        (_content(problems={"formats": ("MLmodel: would import os",)}), "FORMAT_UNSAFE"),
         (_content(documents={"xai/summary.json": Document({})}), "DOCUMENT_INVALID"),
         (
             _content(documents={"xai/summary.json": Document(problem="not valid JSON")}),

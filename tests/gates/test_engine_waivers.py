@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from gates import made_evidence as made
 from gates.test_access import ACCESS, GLASS, OPERATOR, TRAINER
-from gates.test_engine import FLAWS, flawed, policies
+from gates.test_engine import FLAWS, flawed, heard, policies
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +15,8 @@ from kfm_mlflow.gates.findings import refusal_sentence
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.models import Policy
 
-WAIVABLE = sorted(set(made.GATE_NAMES) - {"integrity", "signature", "care"})
-NEVER = {"path", "access", "break_glass", "integrity", "signature", "care"}
+WAIVABLE = sorted(set(made.GATE_NAMES) - {"integrity", "signature", "care", "authority"})
+NEVER = {"path", "access", "break_glass", "integrity", "signature", "care", "authority"}
 
 
 def with_exemptions(policy, *gates, **changes):
@@ -159,7 +159,7 @@ def test_one_more_gate_widens_nothing_under_any_exemption_and_any_glass(
     if not others:
         return
     more = (*asked, data.draw(st.sampled_from(others)))
-    stricter = made.changed_policy(policy, levels={"production": more})
+    stricter = made.changed_policy(policy, levels={"production": heard(more)})
     assert allows(policy, flaws, glass) or not allows(stricter, flaws, glass)
 
 

@@ -45,16 +45,24 @@ def test_documents_of_a_foreign_shape_are_findings_and_not_exceptions(gate, valu
     assert verdict == ("PASS" if gate == "stac" else "FAIL")
 
 
-@pytest.mark.parametrize("gate", ["validation", "metrics", "canary", "votes"])
+@pytest.mark.parametrize("gate", ["validation", "metrics", "drift", "canary", "votes"])
 @pytest.mark.parametrize(
     "claims",
-    [{}, {"metrics": 5}, {"metrics": [0.1]}, {"determinism": "yes", "epoch": "1"}],
+    [
+        {},
+        {"drift": 5},
+        {"drift": {"inputs": []}},
+        {"metrics": 5},
+        {"metrics": [0.1]},
+        {"determinism": "yes", "epoch": "1"},
+    ],
     ids=repr,
 )
 def test_claims_of_a_foreign_shape_are_findings_and_not_exceptions(gate, claims):
     kind, by = {
         "validation": ("validation", "validator"),
         "metrics": ("validation", "validator"),
+        "drift": ("validation", "validator"),
         "canary": ("canary-verdict", "controller"),
         "votes": ("vote", "ada"),
     }[gate]
@@ -62,7 +70,7 @@ def test_claims_of_a_foreign_shape_are_findings_and_not_exceptions(gate, claims)
     assert made.ask(gate, made.make_evidence(attestations=(report,)))[0] != "PASS"
 
 
-@pytest.mark.parametrize("gate", ["validation", "metrics", "canary", "votes"])
+@pytest.mark.parametrize("gate", ["validation", "metrics", "drift", "canary", "votes"])
 def test_an_envelope_that_did_not_verify_counts_for_nothing(gate):
     broken = tuple(
         replace(report, ok=False, problems=("signature does not verify",))
@@ -80,7 +88,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("field", OTHER)
-@pytest.mark.parametrize("gate", ["validation", "metrics", "canary", "votes"])
+@pytest.mark.parametrize("gate", ["validation", "metrics", "drift", "canary", "votes"])
 def test_an_attestation_of_something_else_is_refused(gate, field):
     policy = made.base_policy()
     binding = made.make_binding(policy, **OTHER[field])

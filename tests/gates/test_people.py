@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 from gates import made_evidence as made
 
+from kfm_mlflow.gates.engine import evaluate
+from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.gates.people import tally_of
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.trust.attestation import build_statement, sign_statement
 
 POLICY = made.base_policy()
 
@@ -112,3 +115,80 @@ def test_rollback_target(production, changes, verdict, code):
     move = made.make_move(production=production)
     found = made.ask("rollback_target", made.make_evidence(**changes), move=move)
     assert found == (verdict, [code])
+
+
+# -- a rollback that somebody must sign --------------------------------------------------------------
+
+APPROVED = {"restored_version": made.VERSION, "replaced_version": 2, "epoch": made.EPOCH}
+RESTORE = made.make_move(from_level=Level.CANDIDATE, restores=True)
+
+
+def restored(claims, *, by="controller", approvers=("controllers",), bound=None):
+    """Return (verdict, codes) of what a restore asks of its approval, read as it arrives."""
+    policy = made.changed_policy(trust={"rollback_approvers": list(approvers)})
+    reports = ()
+    if claims is not None:
+        binding = replace(made.make_binding(policy), **(bound or {}))
+        statement = build_statement("rollback", binding, {**claims, "reason": "drift"}, made.NOW)
+        envelope = sign_statement(statement, made.signer(by))
+        reports = (read_attestation(envelope, policy.trust, made.NOW),)
+    report = evaluate(made.make_evidence(policy, attestations=reports), policy, RESTORE)
+    asked = [gate for gate in report.gates if gate.gate == "rollback_approval"]
+    assert all(gate.mode == "enforce" for gate in asked)
+    return [(str(gate.verdict), [f.code for f in gate.findings]) for gate in asked]
+
+
+def test_a_rollback_that_nobody_must_sign_asks_nobody():
+    assert restored(None, approvers=()) == []
+
+
+@pytest.mark.parametrize(
+    ("by", "approvers", "counts"),
+    [
+        ("controller", ["controllers"], True),
+        ("controller", ["council"], False),
+        ("ben", ["council"], True),
+        ("ben", ["controllers"], False),
+        ("ben", ["controllers", "council"], True),
+        ("trainer", ["controllers", "council"], False),
+        ("validator", ["controllers", "council"], False),
+        ("mallory", ["controllers", "council"], False),
+    ],
+)
+def test_a_rollback_is_signed_by_whom_the_policy_names(by, approvers, counts):
+    ((verdict, codes),) = restored(APPROVED, by=by, approvers=approvers)
+    assert (verdict == "PASS") == (codes == ["ROLLBACK_APPROVED"]) == counts
+    assert restored(None, approvers=approvers) == [("INCONCLUSIVE", ["ROLLBACK_MISSING"])]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"restored_version": 2},
+        {"replaced_version": 1},
+        {"replaced_version": None},
+        {"epoch": made.EPOCH - 1},
+        {"epoch": made.EPOCH + 1},
+        {"epoch": True},
+    ],
+    ids=str,
+)
+def test_an_approval_of_another_rollback_brings_nothing_back(changed):
+    assert restored({**APPROVED, **changed}) == [("FAIL", ["ROLLBACK_INVALID"])]
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"model_name": "climate-other"},
+        {"release_version": "v9.9.9"},
+        {"release_id": f"sha256:{'0' * 64}"},
+        {"policy_digest": f"sha256:{'1' * 64}"},
+        {"policy_digest": None},
+        {"version": made.VERSION + 1},
+    ],
+    ids=str,
+)
+def test_an_approval_about_something_else_brings_nothing_back(bound):
+    ((verdict, _),) = restored(APPROVED, bound=bound)
+    assert verdict == "FAIL"

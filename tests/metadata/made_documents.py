@@ -10,6 +10,42 @@ _TENSOR = {"name": "input", "dtype": "float32", "shape": [-1, 1, 16, 16]}
 _METRICS = {"rmse": 1.07, "mae": 0.71}
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
+    "regions_public": {
+        "schema_version": "1",
+        "regions_digest": _DIGEST,
+        "regions": [
+            {
+                "id": "reservation-1",
+                "authority": "Example Nation",
+                "consent": {
+                    "status": "granted",
+                    "scope": "public-generalized",
+                    "expires_at": "2031-01-01T00:00:00Z",
+                },
+                "h3_max_resolution": 5,
+                "k_min": 5,
+                "labels": ["tk_attribution"],
+                "restricted_names": ["0123456789abcdef"],
+                "cells": ["852658affffffff"],
+            }
+        ],
+    },
+    "regions": {
+        "schema_version": "1",
+        "type": "FeatureCollection",
+        "salt": "7f",
+        "source": {"document": "project.json", "digest": _DIGEST},
+        "features": [
+            {
+                "type": "Feature",
+                "properties": {"id": "a"},
+                "geometry": {
+                    "type": "Polygon",
+                    "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]],
+                },
+            }
+        ],
+    },
     "model_metadata": {
         "schema_version": "1",
         "model_name": "climate-downscaler",

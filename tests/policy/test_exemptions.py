@@ -52,7 +52,7 @@ def test_an_exemption_holds_within_all_of_its_scope_and_its_time_only(changes, h
     assert exemption_for((found,), SUBJECT, NOW) == (found if holds else None)
 
 
-@pytest.mark.parametrize("gate", ["integrity", "signature", "care"])
+@pytest.mark.parametrize("gate", ["integrity", "signature", "care", "authority"])
 def test_bytes_signatures_and_care_can_not_even_be_written_as_exempt(gate):
     with pytest.raises(ValidationError, match="never waived"):
         exemption(gate=gate)

@@ -17,6 +17,7 @@ from kfm_mlflow.policy.levels import (
 )
 from kfm_mlflow.policy.lint import lint_policy
 from kfm_mlflow.policy.load import load_policies, load_policy, parse_policy
+from kfm_mlflow.policy.models import Policy
 
 
 def parse(text: str, folder: Path = Path()) -> object:
@@ -151,3 +152,39 @@ def test_the_digest_of_a_policy_covers_the_content_of_its_regions(tmp_path):
         regions.write_text(content)
         digests.add(parse_policy(text, where="p", folder=tmp_path).digest)
     assert len(digests) == 2
+
+
+def test_no_path_of_the_machine_is_in_a_policy_or_its_digest(tmp_path):
+    found = []
+    for folder in (tmp_path / "here", tmp_path / "there" / "deeper"):
+        (folder / "p").mkdir(parents=True)
+        (folder / "regions.geojson").write_text("{}")
+        (folder / "a.pem").write_text("a key")
+        (folder / "roots.pem").write_text("roots")
+        (folder / "sigstore.json").write_text("{}")
+        for name in ("../regions.geojson", str(folder / "regions.geojson")):
+            text = f"""
+schema_version: '1'
+extends: climate
+regions_file: {name}
+trust:
+  signers: [{{name: a, public_key_file: ../a.pem}}]
+  certificate_signers: [{{name: b, roots_file: ../roots.pem, subject: "CN=b"}}]
+  sigstore_signers:
+  - {{name: c, identity: i, issuer: "https://i.test", trust_config_file: ../sigstore.json}}
+"""
+            found.append(parse_policy(text, where="p", folder=folder / "p"))
+            assert found[-1].regions_path == folder / "regions.geojson"
+    assert len({policy.digest for policy in found}) == 1
+    written = found[0].model_dump_json()
+    assert str(tmp_path) not in written
+    assert "../" not in written
+    assert found[0].model_copy(update={"models": ("x",)}).regions_path == found[0].regions_path
+
+
+def test_a_policy_that_came_without_its_regions_never_falls_back_to_the_packaged_ones(tmp_path):
+    (tmp_path / "regions.geojson").write_text("{}")
+    text = "schema_version: '1'\nextends: climate\nregions_file: regions.geojson"
+    sent = parse_policy(text, where="p", folder=tmp_path).model_dump(mode="json", by_alias=True)
+    with pytest.raises(PolicyError, match="came without it"):
+        _ = Policy.model_validate(sent).regions_path

@@ -212,9 +212,11 @@ def door_server(
     request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Held]:
     """Return the server whose doors are tried, on each database."""
+    folder = tmp_path_factory.mktemp(f"doors-{request.param}")
     database = ""
     if request.param == "postgresql":
         cluster = postgres.start()
-        database = cluster.url(cluster.create("doors"))
-    with held_on(world, database, tmp_path_factory.mktemp(f"doors-{request.param}")) as held:
+        # Named after the folder: pytest may ask for this fixture again.
+        database = cluster.url(cluster.create(folder.name))
+    with held_on(world, database, folder) as held:
         yield held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flask import Flask, g
+from flask import Flask, g, request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from kfm_mlflow.registry.actor import (
     is_loopback,
     may_read,
 )
-from kfm_mlflow.registry.permissions import asks_for_frozen, release_asked_for
+from kfm_mlflow.registry.permissions import asks_for_frozen, models_named, release_asked_for
 
 app = Flask("asked")
 HEX = "0123456789abcdef" * 4
@@ -154,3 +154,9 @@ def test_any_other_way_into_the_frozen_area_names_no_release(path, asked):
 def test_other_artifacts_and_routes_are_mlflows_own_affair():
     assert not asks_for_frozen(f"{PROXY}/0/abc/artifacts/model/MLmodel", [])
     assert not asks_for_frozen("/kfm/models/kfm-frozen", [])
+
+
+def test_a_model_in_a_body_is_seen_whatever_the_query_names():
+    body = {"model_name": "hidden", "version": 1}
+    with app.test_request_context("/kfm/api/v1/votes?name=mine", method="POST", json=body):
+        assert models_named(request) == ["mine", "hidden"]

@@ -12,7 +12,7 @@ from registry.world import NAME, told
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import store as store_module
 from kfm_mlflow.registry.doors import STORE_DOORS
-from kfm_mlflow.registry.plugin import build_store, plain_uri
+from kfm_mlflow.registry.plugin import plain_uri
 from kfm_mlflow.registry.store import KfmStore
 
 PROMPT_TAG = "mlflow.prompt.is_prompt"
@@ -273,14 +273,6 @@ def test_a_prompt_reaches_no_level_by_our_own_door(prompt):
 
 
 # -- building ----------------------------------------------------------------------------------------
-
-
-def test_a_store_is_not_built_with_workspaces_on(monkeypatch):
-    from kfm_mlflow.errors import InputError
-
-    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
-    with pytest.raises(InputError, match="workspaces are not governed yet"):
-        build_store("kfm+sqlite:///nothing.db")
 
 
 def test_a_store_is_not_built_without_a_key(monkeypatch):

@@ -228,3 +228,13 @@ def test_a_server_that_runs_code_of_its_clients_does_not_start(monkeypatch):
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS", "true")
     with pytest.raises(InputError, match="MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS: runs code"):
         register_pages(Flask("yes"))
+
+
+@pytest.mark.parametrize("prefix", ["/kfm", "/kfm/", "/kfm/behind"])
+def test_a_server_whose_doors_would_lie_below_our_pages_does_not_start(monkeypatch, prefix):
+    """The guard lets pass what is ours, and would take those doors for ours."""
+    from flask import Flask
+
+    monkeypatch.setenv("_MLFLOW_STATIC_PREFIX", prefix)
+    with pytest.raises(InputError, match="--static-prefix: '/kfm"):
+        register_pages(Flask("yes"))

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from mlflow.server import handlers
 from registry.world import COUNCIL, NAME
 
-from kfm_mlflow.registry import ledger_api, policy_api  # noqa: F401 - they put routes on the API
+from kfm_mlflow.registry import authority_api, export_api, ledger_api, policy_api  # noqa: F401 - routes of the API
 from kfm_mlflow.registry.api import api
 from kfm_mlflow.registry.openapi import OPERATIONS, PREFIX, build_openapi
 from kfm_mlflow.registry.pages import pages
@@ -85,6 +85,7 @@ REAL = [
     ("get", f"{V2}/check?to=production", None),
     ("get", f"{V2}/check?to=staging", None),
     ("get", f"{V2}/proposal?to=production", None),
+    ("get", f"{V2}/prov", None),
     ("post", f"{V2}/moves", {"to": "canary"}),
     ("post", f"{V2}/moves", {"to": "production"}),
     ("get", f"/models/{NAME}/rollout", None),
@@ -96,6 +97,7 @@ REAL = [
     ("get", "/recheck", None),
     ("get", "/policies/climate", None),
     ("get", "/policies/climate/exemptions", None),
+    ("get", "/policies/climate/regions", None),
     ("get", "/openapi.json", None),
 ]
 

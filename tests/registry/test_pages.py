@@ -18,7 +18,7 @@ from registry.world import BOTH, COUNCIL, NAME, told
 from sqlalchemy import event, text
 
 from kfm_mlflow.cli.registry import check as check_command
-from kfm_mlflow.cli.registry import vote as vote_command
+from kfm_mlflow.cli.vote import vote as vote_command
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry import records
 from kfm_mlflow.registry.api import api
@@ -247,7 +247,7 @@ def test_what_a_changed_release_says_about_itself_is_not_shown(two, on):
         page = on(two, path)
         assert "kfm-graph" not in page.text
         assert "kfm-map" not in page.text
-        assert "Not shown: gates care and integrity must pass" in words(page)
+        assert "Not shown: gates care, authority and integrity must pass" in words(page)
     assert "Judged again now: recall" in words(on(two, V1))
 
 

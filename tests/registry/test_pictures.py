@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 import h3
@@ -23,6 +24,7 @@ from kfm_mlflow.registry.page_mask import MAX_CELLS, generalised
 KANSAS = [-102.05, 36.99, -94.58, 40.0]
 CARE = {"masking": "h3-climate-generalized", "h3_max_resolution": 7}
 SECRET = "Standing Cottonwood"
+NOW = datetime(2026, 6, 15, tzinfo=UTC)
 
 
 def regions_of(*features):
@@ -34,7 +36,12 @@ def feature(west, south, east, north, **properties):
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {
         "type": "Feature",
-        "properties": {"id": "a-region", **properties},
+        "properties": {
+            "id": "a-region",
+            "authority": "Example Council",
+            "consent": {"status": "granted"},
+            **properties,
+        },
         "geometry": {"type": "Polygon", "coordinates": [ring]},
     }
 
@@ -55,7 +62,7 @@ def test_a_region_is_drawn_in_whole_cells_no_finer_than_its_ceiling_that_cover_i
     west, south, width, height = place
     bounds = (west, south, west + width, south + height)
     regions = regions_of(feature(*bounds, h3_max_resolution=ceiling))
-    shown = generalised(regions.regions[0], 1, regions, max_cells=most)
+    shown = generalised(regions.regions[0], 1, regions, NOW, max_cells=most)
     assert shown.drawn_resolution <= ceiling
     assert {h3.get_resolution(cell) for cell in shown.cells} == {shown.drawn_resolution}
     assert len(shown.cells) <= max(most, 12)
@@ -77,18 +84,44 @@ def test_no_name_authority_or_corner_of_a_region_is_in_the_drawing():
             restricted_names=[SECRET],
         )
     )
-    made = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions)
+    made = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions, NOW)
     whole = f"{made.overview}{made.detail}{made.regions}".lower()
     for word in ("cottonwood", "keepers", "spring", *(str(abs(c)) for c in corners)):
         assert word not in whole
-    assert re.fullmatch(r"restricted name [0-9a-f]{16}", made.regions[0].id)
+    assert re.fullmatch(r"#[0-9a-f]{16}", made.regions[0].id)
     # Every point that is drawn is a corner of an H3 cell at the ceiling, not of the polygon.
     assert made.regions[0].drawn_resolution == 7
 
 
+def test_a_region_in_which_nothing_may_be_published_is_named_and_not_drawn():
+    closed = {"embargo": {"until": "2026-12-31"}}
+    regions = regions_of(
+        feature(-96.0, 38.0, -95.8, 38.2, **closed), feature(-95.8, 38.0, -95.6, 38.2, id="b")
+    )
+    hidden, shown = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions, NOW).regions
+    assert (hidden.ceiling, hidden.cells, hidden.why) == (-1, (), "under embargo")
+    assert shown.cells
+    # Nor does the neighbour's drawing reach into it.
+    assert not any(regions.regions[0].touches(cell) for cell in shown.cells)
+    later = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions, NOW.replace(year=2027))
+    assert later.regions[0].cells
+
+
+def test_the_cells_that_the_release_publishes_are_told_by_region():
+    regions = regions_of(feature(-96.0, 38.0, -95.8, 38.2))
+    grids = [{"h3_resolution": 5}, {"cell_size_deg": 0.5}]
+    made = [
+        build_map({**CARE, "output_grid": {"bbox": KANSAS, **grid}}, regions, NOW).regions[0]
+        for grid in grids
+    ]
+    assert re.fullmatch(r"about \d+ H3 cells of r5, 15\.\d km", made[0].published)
+    # 0.5 degrees of longitude at 40 degrees north: 42.6 km.
+    assert made[1].published.startswith("grid cells of 42.")
+
+
 def test_the_map_is_well_formed_and_fits_its_frame():
     regions = parse_regions_packaged()
-    made = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions)
+    made = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions, NOW)
     assert [region.number for region in made.regions] == list(range(1, len(made.regions) + 1))
     for picture in (made.overview, made.detail):
         root = ET.fromstring(picture)
@@ -109,10 +142,12 @@ def parse_regions_packaged():
 
 def test_a_release_that_does_not_say_where_it_is_touches_every_region():
     regions = regions_of(feature(-96, 38, -95.9, 38.1), feature(10, 50, 10.1, 50.1, id="b"))
-    assert len(build_map(CARE, regions).regions) == 2
-    here = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions)
+    assert len(build_map(CARE, regions, NOW).regions) == 2
+    here = build_map({**CARE, "output_grid": {"bbox": KANSAS}}, regions, NOW)
     assert [region.id for region in here.regions] == ["a-region"]
-    elsewhere = build_map({**CARE, "output_grid": {"bbox": [150.0, -40.0, 151.0, -39.0]}}, regions)
+    elsewhere = build_map(
+        {**CARE, "output_grid": {"bbox": [150.0, -40.0, 151.0, -39.0]}}, regions, NOW
+    )
     assert (elsewhere.regions, elsewhere.detail) == ((), None)
     assert "Kansas</text>" not in elsewhere.overview
 
@@ -133,7 +168,7 @@ def test_a_release_that_does_not_say_where_it_is_touches_every_region():
 def test_what_is_no_extent_is_not_drawn(value):
     assert parse_box(value) is None
     regions = regions_of(feature(-96, 38, -95.9, 38.1))
-    assert build_map({**CARE, "output_grid": {"bbox": value}}, regions).extent is None
+    assert build_map({**CARE, "output_grid": {"bbox": value}}, regions, NOW).extent is None
 
 
 # -- the lineage -------------------------------------------------------------------------------------------

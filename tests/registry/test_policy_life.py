@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from registry.asking import repolicy, request_of, with_roles
-from registry.world import COUNCIL, NAME, claims_of, only_refused, told
+from registry.world import COUNCIL, NAME, claims_of, only_refused, stranger, told
 
 from kfm_mlflow.gates.glass import BreakGlass
 from kfm_mlflow.policy.levels import Level
@@ -96,6 +96,33 @@ def test_an_exemption_of_something_else_does_nothing(registry, world, tmp_path, 
     assert same_as_dry_run(registry, Level.STAGING)["outcome"] == "refused"
 
 
+def test_the_first_successor_of_what_was_production_before_needs_an_exemption_once(registry, world):
+    """Nothing could go back to what was never frozen; an adopted registry is no dead end."""
+    for bundle in world.releases[:2]:
+        registry.register(bundle)
+    with stranger(registry.database) as connection:
+        connection.execute("INSERT INTO kfm_permit VALUES ('mine')")
+        connection.execute(
+            "UPDATE model_versions SET current_stage = 'Production' WHERE version = 1"
+        )
+        connection.execute("DELETE FROM kfm_permit")
+        connection.commit()
+    registry.store.move(NAME, 2, Level.STAGING)
+    with told(403, "rollback target v1 broken") as refused:
+        registry.store.move(NAME, 2, Level.CANARY)
+    gates = refused.value.__cause__.report.gates
+    [remedy] = [f.remedy for gate in gates for f in gate.findings if f.code == "TARGET_BROKEN"]
+    assert "before the registry was governed" in remedy
+    exempt(registry, "rollback_target")
+    registry.store.move(NAME, 2, Level.CANARY)
+    registry.endorse(2)
+    registry.store.move(NAME, 2, Level.PRODUCTION)
+    assert registry.store.levels(NAME) == {2: Level.PRODUCTION}
+    assert registry.query("SELECT current_stage FROM model_versions WHERE version = 1") == [
+        ("Archived",)
+    ]
+
+
 def test_a_release_without_a_name_of_its_own_is_not_frozen_whatever_is_exempt(
     registry, world, tmp_path
 ):
@@ -105,7 +132,15 @@ def test_a_release_without_a_name_of_its_own_is_not_frozen_whatever_is_exempt(
     world.sign(bundle)
     registry.register(bundle)
     exempt(
-        registry, "completeness", "stac", "prov", "sbom", "validation", "metrics", "attestations"
+        registry,
+        "completeness",
+        "stac",
+        "prov",
+        "lineage",
+        "sbom",
+        "validation",
+        "metrics",
+        "attestations",
     )
     before = registry.state()
     for ask in (registry.store.check, registry.store.move):
@@ -328,3 +363,22 @@ def test_workers_that_start_at_once_record_a_change_once(registry):
     assert [model for _, model, _ in policy_rows(registry)] == ["policy:baseline", "policy:climate"]
     for store in stores[1:]:
         store._dispose_engine()
+
+
+def test_a_process_that_still_has_the_policy_before_decides_nothing_more(registry, world):
+    registry.register(world.releases[0])
+    late = registry.open()
+    record_policies(late)
+    assert late.move(NAME, 1, Level.STAGING).level is Level.STAGING
+    repolicy(registry, gates={"sbom": {"mode": "warn"}})
+    assert record_policies(registry.store) == ["climate"]
+    before = registry.state()
+    for level in (Level.CANDIDATE, Level.PRODUCTION):
+        with told(409, "policy climate is another one since row", "restart the server"):
+            late.move(NAME, 1, level)
+    assert registry.state() == before
+    assert registry.store.move(NAME, 1, Level.CANDIDATE).level is Level.CANDIDATE
+    with told(409, "policy climate is another one"):
+        late.move(NAME, 1, Level.STAGING)
+    record_policies(registry.open())
+    assert late.move(NAME, 1, Level.STAGING).level is Level.STAGING

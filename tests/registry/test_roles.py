@@ -7,6 +7,7 @@ from registry.asking import FAR, repolicy, request_of, with_roles
 from registry.world import COUNCIL, NAME, claims_of, only_refused, told
 
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.registry.journal import write_journal
 
 
 def registered_by(registry, user, index=0):
@@ -16,6 +17,10 @@ def registered_by(registry, user, index=0):
 
 def last_claims(registry):
     return claims_of(registry.query("SELECT body FROM kfm_ledger ORDER BY seq")[-1][0])
+
+
+def keep_journal(registry, name=NAME):
+    return write_journal(registry.store, name, {"phase": "steady"}, expected=0)
 
 
 # -- nobody in particular --------------------------------------------------------------------------
@@ -48,6 +53,22 @@ def test_where_the_policy_says_never_not_even_this_machine_may(registry, world):
     with told(403, "nobody is logged in"):
         registry.store.move(NAME, 1, Level.STAGING)
     only_refused(before, registry.state())
+
+
+def test_the_rollouts_journal_is_written_by_whoever_may_start_a_rollout(registry, world):
+    """Traffic follows it: who writes it carries releases as who moves them does."""
+    registry.register(world.releases[0])
+    before = registry.state()
+    with request_of(), told(403, "rollout of", "nobody is logged in"):
+        keep_journal(registry)
+    with request_of(address="127.0.0.1"), told(400, "no registered model"):
+        keep_journal(registry, "no-such-model")
+    with_roles(registry)
+    with request_of("tom"), told(403, "roles that may carry a rollout: operator"):
+        keep_journal(registry)
+    assert registry.state() == before
+    with request_of("olga"):
+        assert keep_journal(registry) == 1
 
 
 def test_taking_down_and_voting_from_elsewhere_need_a_login_too(canary):

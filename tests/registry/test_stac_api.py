@@ -20,6 +20,7 @@ from registry.world import NAME
 from kfm_mlflow.canonical import canonical_bytes
 from kfm_mlflow.metadata.stac_schemas import stac_schema_sentences
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.load import PolicySet
 from kfm_mlflow.registry import permissions, stac_items
 from kfm_mlflow.registry.stac_items import PublicItems, public_items
 
@@ -330,7 +331,9 @@ def test_a_region_that_is_protected_today_takes_items_back(two, tmp_path, monkey
     file.write_text(json.dumps({"type": "FeatureCollection", "features": [region]}))
     from registry.asking import repolicy
 
-    repolicy(two, regions_file=str(file), regions_digest=None)
+    policy = repolicy(two).with_regions(file)
+    admission = two.store.admission
+    admission.policies = PolicySet({**admission.policies.policies, "climate": policy})
     assert memory.model(two.store, NAME) is None
 
 

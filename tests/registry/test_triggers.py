@@ -39,7 +39,11 @@ ATTACKS = {
     "registered_model_aliases_insert": f"INSERT INTO registered_model_aliases (workspace, name, alias, version) VALUES ('default', '{NAME}', 'Champion', 3)",
     "registered_model_aliases_update": "UPDATE registered_model_aliases SET version = 3 WHERE alias = 'champion'",
     "registered_model_aliases_delete": "DELETE FROM registered_model_aliases WHERE alias = 'canary'",
+    "registered_model_tags_insert": f"INSERT INTO registered_model_tags (workspace, name, key, value) VALUES ('default', '{NAME}', '{IS_PROMPT_TAG_KEY}', 'true')",
+    "registered_model_tags_update": f"UPDATE registered_model_tags SET key = '{IS_PROMPT_TAG_KEY}', value = 'true' WHERE name = '{NAME}'",
+    "registered_model_tags_delete": f"DELETE FROM registered_model_tags WHERE key = '{IS_PROMPT_TAG_KEY}'",
     "registered_models_update": f"UPDATE registered_models SET name = 'other' WHERE name = '{NAME}'",
+    "registered_models_update_workspace": "UPDATE registered_models SET workspace = 'other' WHERE name = 'free'",
     "registered_models_delete": f"DELETE FROM registered_models WHERE name = '{NAME}'",
     "kfm_ledger_insert": _LEDGER,
     "kfm_outbox_insert": "INSERT INTO kfm_outbox VALUES (99, '', 'moved', 'm', 1, 'canary')",
@@ -106,6 +110,9 @@ def three(two, world):
 def test_each_trigger_refuses_its_attack_and_nothing_else_would(three, database_kind):
     triggers = {trigger.name.removeprefix("kfm_guard_"): trigger for trigger in TRIGGERS}
     assert set(triggers) == set(ATTACKS)
+    three.store.create_registered_model("free")
+    three.store.set_registered_model_tag(NAME, RegisteredModelTag("note", "mine"))
+    three.store.create_registered_model("ask", [RegisteredModelTag(IS_PROMPT_TAG_KEY, "true")])
     before = three.state()
     with stranger(three.database) as connection:
         for name, trigger in triggers.items():

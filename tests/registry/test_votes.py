@@ -13,7 +13,11 @@ from registry.world import (
     told,
 )
 
+from kfm_mlflow.cli.ledger_text import entry_lines
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.registry import records
+from kfm_mlflow.registry.history import read_entry
+from kfm_mlflow.trust.ledger_rows import verify_rows
 
 # -- people ----------------------------------------------------------------------------------------
 
@@ -88,6 +92,104 @@ def test_a_canary_that_failed_does_not_reach_production(canary):
     canary.now += timedelta(minutes=1)
     canary.verdict(1, "FAIL")
     with told(403, "canary FAIL"):
+        canary.store.move(NAME, 1, Level.PRODUCTION)
+
+
+# -- who contradicts themselves --------------------------------------------------------------------
+
+
+def rows_of(registry, kind):
+    with registry.store.ManagedSessionMaker(read_only=True) as session:
+        return [row for row in records.read_ledger(session) if row.kind == kind]
+
+
+def test_equivocation_is_recorded_with_both_votes_and_excludes_the_voter(canary, world):
+    ann, *others = COUNCIL
+    canary.vote(1, ann)
+    canary.vote(1, ann, "abstain")
+    (row,) = rows_of(canary, "equivocation")
+    claims = claims_of(row.body)
+    kept = canary.query("SELECT digest FROM kfm_attestation WHERE kind = 'vote'")
+    assert claims["votes"] == sorted(digest for (digest,) in kept)
+    assert (claims["voter"], claims["choices"]) == (ann, ["abstain", "approve"])
+    assert (row.model, row.version) == (NAME, 1)
+    said = "\n".join(entry_lines(read_entry({**row.fields, "hash": row.hash})))
+    assert f"{NAME} v1 {ann} contradicts themselves: abstain, approve" in said
+    assert "every gate passed" not in said
+    for member in others[1:]:
+        canary.vote(1, member)
+    with told(403, "votes 2 of 3"):
+        canary.store.move(NAME, 1, Level.PRODUCTION)
+    assert claims_of(rows_of(canary, "refused")[-1].body)["report"]["votes"]["equivocators"] == [
+        ann
+    ]
+    canary.vote(1, others[0])
+    canary.store.move(NAME, 1, Level.PRODUCTION)
+    with canary.store.ManagedSessionMaker(read_only=True) as session:
+        rows = [
+            {**row.fields, "prev_hash": row.prev_hash, "hash": row.hash}
+            for row in records.read_ledger(session)
+        ]
+    report = verify_rows(rows, keys=[world.signer("registry").public_key])
+    assert (report.finding, report.row_count) == (None, len(rows))
+
+
+def test_only_what_is_new_and_contradicts_is_recorded(canary):
+    ann, bea = COUNCIL[:2]
+    canary.vote(1, ann)
+    canary.now += timedelta(seconds=1)
+    canary.vote(1, ann)
+    canary.vote(1, bea, "deny")
+    canary.vote(1, ann, "deny", epoch=7)
+    assert rows_of(canary, "equivocation") == []
+    canary.vote(1, ann, "deny")
+    for (envelope,) in canary.query("SELECT envelope FROM kfm_attestation WHERE kind = 'vote'"):
+        canary.store.add_attestation(NAME, 1, envelope.encode())
+    canary.now += timedelta(seconds=1)
+    canary.vote(1, ann, "deny")
+    assert len(rows_of(canary, "equivocation")) == 1
+    canary.vote(1, ann, "abstain")
+    assert len(rows_of(canary, "equivocation")) == 2
+
+
+def test_a_vote_after_the_first_ran_out_contradicts_nothing(canary):
+    canary.vote(1, COUNCIL[0], "deny", expires_at=canary.now + timedelta(hours=1))
+    canary.now += timedelta(hours=2)
+    canary.vote(1, COUNCIL[0])
+    assert rows_of(canary, "equivocation") == []
+
+
+# -- votes that arrive while the move is judged ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("late", "words"),
+    [
+        ((COUNCIL[3], "veto", {}), "vetoed by"),
+        ((COUNCIL[0], "deny", {}), "votes 2 of 3"),
+        ((COUNCIL[0], "abstain", {"epoch": 7}), ""),
+    ],
+    ids=["veto", "equivocation", "another epoch"],
+)
+def test_what_arrives_between_judging_and_writing_is_judged_again(canary, monkeypatch, late, words):
+    for name in (COUNCIL[0], COUNCIL[1], COUNCIL[3]):
+        canary.vote(1, name)
+    decide = type(canary.store.admission).decide
+
+    def meanwhile(self, *args, **kwargs):
+        decided = decide(self, *args, **kwargs)
+        monkeypatch.setattr(type(canary.store.admission), "decide", decide)
+        canary.vote(1, late[0], late[1], **late[2])
+        return decided
+
+    monkeypatch.setattr(type(canary.store.admission), "decide", meanwhile)
+    with told(409, "changed while v1 was judged"):
+        canary.store.move(NAME, 1, Level.PRODUCTION)
+    assert canary.level(1) == "canary"
+    if words:
+        with told(403, words):
+            canary.store.move(NAME, 1, Level.PRODUCTION)
+    else:
         canary.store.move(NAME, 1, Level.PRODUCTION)
 
 

@@ -48,7 +48,7 @@ from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statemen
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.quorum import build_vote_claims
 from kfm_mlflow.trust.signing import sign_release
-from kfm_mlflow.trust.slsa import Provenance, UsedData
+from kfm_mlflow.trust.slsa import Provenance, UsedData, UsedLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -212,6 +212,9 @@ class World:
             started_at=AT - timedelta(hours=3),
             finished_at=AT - timedelta(hours=2),
             git_commit=metadata["code"]["git_commit"],
+            git_tree="clean",
+            environment_lock=digest_bytes(b"packages"),
+            lock=UsedLock("constraints.txt", digest_bytes(b"constraints")),
             data=tuple(
                 UsedData(item["name"], item["digest"], item["uri"], item["role"])
                 for item in metadata["data"]

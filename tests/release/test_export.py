@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import subprocess
 
@@ -12,14 +11,14 @@ from hypothesis import strategies as st
 
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.release.export import (
-    _signature_command,
     byte_problems,
+    export_facts,
     is_export,
     key_path,
     release_path,
     sums_text,
-    write_tar,
 )
+from kfm_mlflow.release.export_readme import _signature_command, readme_text
 from kfm_mlflow.release.manifest import build_manifest, check_path
 
 
@@ -65,10 +64,39 @@ def test_whatever_a_holder_is_called_the_key_has_a_plain_path(holder, duty):
 )
 def test_the_command_for_the_signature_has_the_options_of_model_signing(signer, wanted):
     facts = {"signer": signer, "release_path": "r", "integrity": {"signature": "r.sig"}}
-    words = shlex.split(_signature_command(facts))
+    words = shlex.split(_signature_command(facts).partition("\n")[0])
     assert words[:4] == ["python", "-m", "model_signing", "verify"]
     assert set(wanted) <= set(words)
     assert words[-1] == "--no-ignore-git-paths"
+
+
+def test_a_model_name_cannot_put_commands_into_the_page():
+    facts = {
+        **export_facts(
+            model_name="a\n```sh\nrm -rf ~\n```\n$(id)",
+            version=1,
+            family="climate",
+            release_version="v1",
+            release_id="sha256:" + "0" * 64,
+            policy_digest="sha256:" + "1" * 64,
+        ),
+        "level": "staging",
+        "exported_at": "2026-01-01T00:00:00Z",
+        "signer": {"kind": "key", "path": "keys/signers/k.pem"},
+        "keys": [{"duty": "registry", "path": "keys/registry/r.pem"}],
+        "documents": {"deployed.json": "provenance/deployed.json"},
+        "files": [{"path": "climate/models/v1/care.json"}],
+    }
+    text = readme_text(facts).decode()
+    assert text.splitlines()[0] == "# a '''sh rm -rf ~ ''' $(id), version 1: release v1"
+    assert text.count("```sh\n") == 6
+    assert "pyspdxtools -i" not in text  # There is no bill of materials.
+    assert '"climate/models/v1/care.json": "care"' in text
+    assert "model_summary.json" not in text
+    bare = readme_text({**facts, "documents": {}}).decode()
+    assert ("deployed.json" in bare, bare.count("```sh\n")) == (False, 5)
+    # The one script that compares the name holds it as a string of Python's.
+    assert '"a\\n```sh\\nrm -rf ~' in text
 
 
 @pytest.fixture
@@ -98,12 +126,3 @@ def test_coreutils_reads_the_list_and_it_is_enough_without_an_index(tree):
     (tree / "SHA256SUMS").unlink()
     assert byte_problems(tree, build_manifest(tree), None) == ["SHA256SUMS: is missing"]
     assert not is_export(tree)
-
-
-def test_equal_directories_give_equal_archives(tree, tmp_path):
-    write_tar(tree, tmp_path / "1.tar", "x")
-    for path in tree.rglob("*"):
-        path.chmod(0o700)
-    write_tar(tree, tmp_path / "2.tar", "x")
-    first, second = ((tmp_path / name).read_bytes() for name in ("1.tar", "2.tar"))
-    assert hashlib.sha256(first).digest() == hashlib.sha256(second).digest()

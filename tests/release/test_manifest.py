@@ -15,6 +15,8 @@ from kfm_mlflow.release.manifest import (
     compare_manifests,
     parse_manifest,
 )
+from kfm_mlflow.trust.keys import generate_key
+from kfm_mlflow.trust.signing import sign_release
 
 FILES = {"MLmodel": b"flavors: {}\n", "model.onnx": b"\x08\x07", "xai/summary.json": b"{}"}
 
@@ -200,3 +202,45 @@ def test_only_so_many_files_are_remembered(tmp_path):
         states.append((tmp_path / name).stat())
         memory.keep(states[-1], digest_bytes(name.encode()), states[-1].st_ctime_ns + 10**10)
     assert [memory.recall(state) for state in states] == [None, digest_bytes(b"b")]
+
+
+def test_files_that_the_caller_wrote_and_read_are_not_read_again(tmp_path) -> None:
+    root = write(tmp_path / "r", FILES)
+    honest = build_manifest(root)
+    assert build_manifest(root, written=honest.digests) == honest
+    told = {**honest.digests, "MLmodel": f"sha256:{'0' * 64}"}
+    assert build_manifest(root, written=told).digests["MLmodel"] == told["MLmodel"]
+    (root / "added.bin").write_bytes(b"x")
+    assert "added.bin" in build_manifest(root, written=told).digests
+
+
+@pytest.mark.parametrize("size_bytes", [2**20 - 1, 2**20, 2**20 + 1])
+def test_small_and_big_files_are_digested_alike(tmp_path, size_bytes) -> None:
+    data = bytes(range(256)) * (size_bytes // 256 + 1)
+    files = {f"{number}.bin": data[number : number + size_bytes] for number in range(3)}
+    root = write(tmp_path / "r", files)
+    for name, digest in build_manifest(root).digests.items():
+        assert digest == f"sha256:{hashlib.sha256(files[name]).hexdigest()}"
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux counts what is read")
+def test_signing_and_verifying_read_each_byte_once(tmp_path) -> None:
+    """By the kernel's own count; what is read besides (keys, modules) is small."""
+    root = write(tmp_path / "r", {"model.pt": bytes(8 * 2**20)})
+    generate_key(tmp_path / "key.pem")
+
+    def read_bytes(act) -> int:
+        counts = []
+        for step in (lambda: None, act):
+            step()
+            text = Path("/proc/self/io").read_text()
+            counts.append(int(text.partition("rchar: ")[2].split()[0]))
+        return counts[1] - counts[0]
+
+    digests = build_manifest(root).digests
+    sign_release(root, tmp_path / "warm.sig", tmp_path / "key.pem", digests=digests)
+    once = read_bytes(lambda: sign_release(root, tmp_path / "r.sig", tmp_path / "key.pem"))
+    assert 8 * 2**20 <= once < 9 * 2**20
+    told = {"digests": build_manifest(root).digests}
+    again = read_bytes(lambda: sign_release(root, tmp_path / "s.sig", tmp_path / "key.pem", **told))
+    assert again < 2**20

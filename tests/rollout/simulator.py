@@ -30,12 +30,12 @@ from kfm_mlflow.errors import (
 )
 from kfm_mlflow.policy.rollout import RolloutPolicy
 from kfm_mlflow.rollout.controller import Controller
-from kfm_mlflow.rollout.inputs import Levels, Orders
+from kfm_mlflow.rollout.inputs import Levels, Orders, Standing
 from kfm_mlflow.rollout.plane import ArmCounts, Deployable, Observation, Split
 from kfm_mlflow.rollout.state import RESTING, RolloutState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from kfm_mlflow.rollout.plane import TrafficPlane
     from kfm_mlflow.rollout.ports import Clock, RegistryPort
@@ -50,11 +50,17 @@ class Killed(BaseException):
 
 @dataclass
 class Fuse:
-    """Kills the caller at one call, counted over all ports."""
+    """Kills the caller at one call, counted over all ports, or lets somebody else go first.
+
+    ``rival`` is called in the middle of the chosen call ``rival_at``, as when a second controller
+    runs between two instructions of the first.
+    """
 
     at: int | None = None
     when: Literal["before", "after"] = "before"
     calls: list[str] = field(default_factory=list)
+    rival_at: int | None = None
+    rival: Callable[[], None] | None = None
 
     @contextmanager
     def call(self, name: str) -> Iterator[None]:
@@ -63,6 +69,9 @@ class Fuse:
         self.calls.append(name)
         if index == self.at and self.when == "before":
             raise Killed(name)
+        if self.rival is not None and self.rival_at is not None and index >= self.rival_at:
+            rival, self.rival = self.rival, None
+            rival()
         try:
             yield
         finally:
@@ -82,6 +91,10 @@ class FakeClock:
     def sleep(self, duration_s: float) -> None:
         self._now += timedelta(seconds=duration_s)
 
+    def jump(self, by_s: float) -> None:
+        """Be set ahead or back."""
+        self._now += timedelta(seconds=by_s)
+
 
 class FakeRegistry:
     """Levels, journal and documents of one model."""
@@ -98,6 +111,8 @@ class FakeRegistry:
         self.reachable = True
         self.order = Orders()
         self.vetoed: set[int] = set()
+        self.recalls: dict[int, str] = {}
+        self.fallback: int | None = None
         self.verdicts: list[dict[str, Any]] = []
         self.reports: dict[int, dict[str, Any]] = {}
         self.violations: list[str] = []
@@ -127,6 +142,12 @@ class FakeRegistry:
     def orders(self, model_name: str, version: int) -> Orders:
         with self._call("orders"):
             return replace(self.order, veto="council" if version in self.vetoed else "")
+
+    def standing(self, model_name: str) -> Standing:
+        with self._call("standing"):
+            served = {self.held.production, self.held.canary}
+            recalls = {v: why for v, why in self.recalls.items() if v in served}
+            return Standing(recalls, frozenset(recalls), self.fallback)
 
     def fetch(self, model_name: str, version: int) -> Deployable:
         with self._call("fetch"):
@@ -193,9 +214,13 @@ class FakeRegistry:
 
 @dataclass(frozen=True)
 class Quality:
-    """How a version answers: shares of errors and of answers outside stable's band."""
+    """How a version answers: shares of errors and of answers outside stable's band.
+
+    ``full_error_ratio`` counts instead of ``error_ratio`` while the version has all traffic.
+    """
 
     error_ratio: float = 0.0
+    full_error_ratio: float | None = None
     outside_ratio: float = 0.0
     latency_ms: float = 20.0
 
@@ -210,6 +235,11 @@ class FakePlane:
         self.unready: set[int] = set()
         self.failures: int = 0
         self.unanswered = 0
+        self.reachable = True
+        self.lies: dict[int, Literal["vanish", "nan", "stuck"]] = {}
+        self._stuck: dict[int, ArmCounts] = {}
+        self.levels: list[tuple[float, float]] | None = None
+        self.reached: dict[int, int] = {}
         self.violations: list[str] = []
         self.moves: list[tuple[int | None, int | None, float]] = []
         self._owed: Counter[tuple[str, int]] = Counter()
@@ -217,8 +247,15 @@ class FakePlane:
         self._registry = registry
         self._fuse = fuse
 
+    @contextmanager
+    def _call(self, name: str) -> Iterator[None]:
+        with self._fuse.call(name):
+            if not self.reachable:
+                raise PlaneError("the cluster's head is away")
+            yield
+
     def deploy(self, release: Deployable, *, timeout_s: float) -> None:
-        with self._fuse.call("deploy"):
+        with self._call("deploy"):
             if release.version in self._registry.corrupt:
                 self.violations.append(f"v{release.version} was deployed unverified")
             if release.version in self.unready:
@@ -227,34 +264,59 @@ class FakePlane:
             self._counts.setdefault(release.version, ArmCounts())
 
     def deployed(self) -> frozenset[int]:
-        with self._fuse.call("deployed"):
+        with self._call("deployed"):
             return frozenset(self.up)
 
     def remove(self, version: int) -> None:
-        with self._fuse.call("remove"):
+        with self._call("remove"):
             if version in {self.split.stable, self.split.canary}:
                 self.violations.append(f"v{version} was removed under traffic")
             self.up.pop(version, None)
             self._counts.pop(version, None)
 
     def set_split(self, split: Split) -> None:
-        with self._fuse.call("set_split"):
+        with self._call("set_split"):
             if self.failures:
                 self.failures -= 1
                 raise PlaneError("a router did not acknowledge")
             if split.generation <= self.split.generation:
                 raise PlaneError(f"generation {split.generation} is not newer")
+            self._check_level(split)
             for version in (split.stable, split.canary):
                 if version is not None and version not in self.up:
                     self.violations.append(f"traffic to v{version}, which is not up")
-                if version in self._registry.corrupt and version not in self._registry.fetched:
+                if version is not None and version not in self._registry.fetched:
                     self.violations.append(f"traffic to unverified v{version}")
             self.split = split
             self.moves.append((split.stable, split.canary, split.canary_ratio))
 
     def observe(self) -> Observation:
-        with self._fuse.call("observe"):
-            return Observation(self.split.generation, dict(self._counts))
+        with self._call("observe"):
+            arms = {version: self._told(version) for version in self._counts}
+            return Observation(
+                self.split.generation, {v: counts for v, counts in arms.items() if counts}
+            )
+
+    def _told(self, version: int) -> ArmCounts | None:
+        """Return an arm's counters, or what they say while they lie."""
+        true, lie = self._counts[version], self.lies.get(version)
+        if lie == "nan":
+            return replace(true, request_count=math.nan)  # type: ignore[arg-type]
+        if lie == "stuck":
+            return self._stuck.setdefault(version, true)
+        self._stuck.pop(version, None)
+        return None if lie == "vanish" else true
+
+    def _check_level(self, split: Split) -> None:
+        """Note a canary whose share goes up by more than one level of the plan."""
+        if self.levels is None or split.canary is None:
+            return
+        asked = (split.mirror_ratio, split.canary_ratio)
+        index = self.levels.index(asked) if asked in self.levels else len(self.levels)
+        before = self.reached.get(split.canary, -1)
+        if index > before + 1:
+            self.violations.append(f"v{split.canary} skipped a level: {asked} after {before}")
+        self.reached[split.canary] = max(before, index)
 
     def restart(self) -> None:
         """Lose everything, as when the whole cluster is restarted."""
@@ -271,6 +333,9 @@ class FakePlane:
     def send(self, request_count: int) -> None:
         """Send requests, split and answered in exact proportion."""
         canary_count = self._share(("split", 0), request_count, self.split.canary_ratio)
+        if self.split.mirror_ratio and self.split.canary in self.up:
+            copies = self._share(("mirror", 0), request_count, self.split.mirror_ratio)
+            self._answer(self.split.canary, copies)
         arms = (
             (self.split.canary, canary_count),
             (self.split.stable, request_count - canary_count),
@@ -289,7 +354,10 @@ class FakePlane:
 
     def _answer(self, version: int, count: int) -> None:
         quality = self.quality.get(version, Quality())
-        errors = self._share(("error", version), count, quality.error_ratio)
+        ratio = quality.error_ratio
+        if quality.full_error_ratio is not None and self.split.stable == version:
+            ratio = ratio if self.split.canary_ratio else quality.full_error_ratio
+        errors = self._share(("error", version), count, ratio)
         measured = count - errors
         outside = self._share(("outside", version), measured, quality.outside_ratio)
         old = self._counts[version]
@@ -319,6 +387,8 @@ PLAN = {
         "compare": ["error_ratio", "amplification_ratio", "mean_shift_ratio"],
     },
     "scaleDownDelay_s": 3,
+    "postPromotionWatch_s": 3,
+    "telemetryGap_s": 60,
     "canaryReady_s": 10,
     "promotionDeadline_s": 60,
     "pauseDeadline_s": 40,

@@ -33,6 +33,7 @@ def arm(requests, errors=0, outside=0, slow=0):
 
 
 MARKED = Memory(canary_seen=arm(0), stable_seen=arm(0))
+UNSEEN = Memory(canary_seen=ArmCounts(), stable_seen=ArmCounts())
 
 
 def judge(canary, stable, *, has_stable=True, min_samples=100, memory=MARKED, policy=POLICY):
@@ -192,3 +193,89 @@ def test_requests_under_way_are_not_slow():
 def test_arm_that_never_answered_may_be_unknown():
     assert find_fault(None, None) == ""
     assert find_fault(arm(0), None) == ""
+
+
+def timed(answers, slow=0, *, fast_ms=10.0, slow_ms=100.0):
+    """Return an arm whose answers take up to one bound, and some up to another."""
+    return ArmCounts(answers, 0, {fast_ms: answers - slow, slow_ms: answers, 1000.0: answers})
+
+
+SLOW = AnalysisPolicy.model_validate({"compare": ["slow_p95_ratio"]})
+
+
+def test_bound_of_slow_is_stables_own_quantile_from_answers_before_it_is_used():
+    _, memory = judge(timed(0), timed(400, 8), policy=SLOW)
+    assert memory.slow_bounds_ms == {}
+    analysis, memory = judge(timed(40, 30), timed(800, 16), policy=SLOW, memory=memory)
+    assert memory.slow_bounds_ms == {"slow_p95_ratio": 10.0}
+    assert memory.sequential["slow_p95_ratio"].past.stable_bad_count == 8
+    assert analysis.verdict is Verdict.FAIL
+    _, later = judge(timed(40, 30), timed(2000, 1000), policy=SLOW, memory=memory)
+    assert later.slow_bounds_ms == memory.slow_bounds_ms
+
+
+def test_canary_as_slow_as_stable_passes_a_compared_quantile():
+    _, memory = judge(timed(0), timed(400, 8), policy=SLOW)
+    analysis, _ = judge(timed(200, 4), timed(2200, 44), policy=SLOW, memory=memory)
+    assert analysis.verdict is Verdict.PASS
+
+
+def test_quantile_without_enough_of_stables_answers_never_passes():
+    _, memory = judge(timed(0), timed(99), policy=SLOW)
+    analysis, _ = judge(timed(500), timed(9000), policy=SLOW, memory=memory)
+    assert analysis.verdict is Verdict.INCONCLUSIVE
+
+
+COST = AnalysisPolicy.model_validate(
+    {"limits": {"cost_usd_per_1k_requests": 0.01}, "replicaUsdPerHour": 3.6}
+)
+
+
+@pytest.mark.parametrize(
+    ("fast_ms", "expected"),
+    # Half the bound on average: 10 ms at 3.6 USD an hour are 1e-5 USD an answer.
+    [(20.0, Verdict.PASS), (20.1, Verdict.FAIL), (math.inf, Verdict.FAIL)],
+)
+def test_cost_is_the_time_of_the_answers_at_the_price_of_a_replica(fast_ms, expected):
+    buckets = {fast_ms: 100, 1000.0: 100} if math.isfinite(fast_ms) else {1000.0: 0, math.inf: 100}
+    analysis, _ = judge(ArmCounts(100, 0, buckets), arm(900), policy=COST, memory=UNSEEN)
+    assert analysis.verdict is expected, analysis.reason
+
+
+def test_cost_that_can_not_be_met_any_more_fails_before_the_samples_are_there():
+    spent = ArmCounts(20, 0, {200.0: 20, 1000.0: 20})
+    assert judge(spent, arm(180), policy=COST, memory=UNSEEN)[0].verdict is Verdict.FAIL
+    few = ArmCounts(5, 0, {200.0: 5, 1000.0: 5})
+    assert judge(few, arm(45), policy=COST, memory=UNSEEN)[0].verdict is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("share", "others", "verdict"),
+    # 0.9 ** 196 > 1e-9 > 0.9 ** 197
+    [
+        (0.1, 196, Verdict.INCONCLUSIVE),
+        (0.1, 197, Verdict.ERROR),
+        (0.0, 10**6, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_canary_that_answers_nothing_beyond_chance_is_an_error(share, others, verdict):
+    analysis, _ = analyse(
+        POLICY,
+        MARKED,
+        canary=arm(0),
+        stable=arm(others),
+        has_stable=True,
+        min_samples=9,
+        canary_ratio=share,
+    )
+    assert (analysis.verdict, analysis.is_silent) == (verdict, verdict is Verdict.ERROR)
+
+
+def test_counter_that_is_stuck_stops_every_pass_until_it_moves():
+    memory = judge(arm(40), arm(360))[1]
+    both = {"has_stable": True, "min_samples": 9, "canary_ratio": 0.1}
+    stuck, memory = analyse(POLICY, memory, canary=arm(40), stable=arm(700), **both)
+    assert (stuck.verdict, stuck.is_silent) == (Verdict.ERROR, True)
+    assert (
+        analyse(POLICY, memory, canary=arm(41), stable=arm(701), **both)[0].verdict is Verdict.PASS
+    )

@@ -153,7 +153,7 @@ def test_harm_seen_while_waiting_for_votes_still_aborts():
 
 
 def test_harm_seen_after_promotion_restores_production_and_traffic():
-    world = World(production=1, canary=2, plan=build_plan(scaleDownDelay_s=20))
+    world = World(production=1, canary=2, plan=build_plan(postPromotionWatch_s=20))
     while not (world.plane.moves and world.plane.split.stable == 2):
         world.tick()
     world.plane.quality[2] = Quality(error_ratio=0.5)
@@ -165,7 +165,7 @@ def test_harm_seen_after_promotion_restores_production_and_traffic():
 
 
 def test_first_release_that_turns_bad_at_production_is_taken_off_it():
-    world = World(production=None, canary=1, plan=build_plan(scaleDownDelay_s=20))
+    world = World(production=None, canary=1, plan=build_plan(postPromotionWatch_s=20))
     while world.plane.split.stable != 1:
         world.tick()
     world.plane.quality[1] = Quality(error_ratio=0.5)
@@ -175,7 +175,7 @@ def test_first_release_that_turns_bad_at_production_is_taken_off_it():
 
 
 def test_person_who_moves_production_back_while_it_soaks_is_followed():
-    world = World(production=1, canary=2, plan=build_plan(scaleDownDelay_s=20))
+    world = World(production=1, canary=2, plan=build_plan(postPromotionWatch_s=20))
     while world.plane.split.stable != 2:
         world.tick()
     world.registry.set_levels(production=1, canary=None)

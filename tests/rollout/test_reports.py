@@ -1,5 +1,6 @@
 """The reports: all three, always, with the fields that readers rely on."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,6 +8,9 @@ from hypothesis import given
 from rollout.strategies import states
 
 from kfm_mlflow.canonical import canonical_bytes
+from kfm_mlflow.metadata.schemas import schema_problems
+from kfm_mlflow.rollout.analysis import Memory
+from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.reports import build_reports
 from kfm_mlflow.rollout.state import Phase, RolloutState, Trigger
 
@@ -65,8 +69,23 @@ def test_drift_summary_without_analysis_says_that_it_does_not_apply():
 
 
 @pytest.mark.parametrize("trigger", list(Trigger))
-def test_sovereignty_conflict_applies_to_vetoes_only(trigger):
+def test_sovereignty_conflict_applies_to_vetoes_and_failed_masking_only(trigger):
     conflict = build_reports(aborted(trigger), 2, 1)["sovereignty_conflict.json"]
-    assert conflict["applicable"] is (trigger is Trigger.VETO)
-    assert bool(conflict["conflicts"]) is (trigger is Trigger.VETO)
+    applies = trigger in {Trigger.VETO, Trigger.SOVEREIGNTY}
+    assert conflict["applicable"] is applies
+    assert bool(conflict["conflicts"]) is applies
     assert conflict["reason"]
+
+
+def test_sovereignty_conflict_counts_what_masking_did_to_the_candidates_answers():
+    seen = ArmCounts(9, masked_count=4, withheld_count=2, mask_failure_count=1)
+    state = replace(aborted(Trigger.SOVEREIGNTY), memory=Memory(canary_seen=seen))
+    conflict = build_reports(state, 2, 1)["sovereignty_conflict.json"]
+    assert conflict["conflicts"] == [{"kind": "masking", "reason": "worse"}]
+    assert conflict["masking"] == {
+        "request_count": 9,
+        "masked_count": 4,
+        "withheld_count": 2,
+        "failure_count": 1,
+    }
+    assert schema_problems("sovereignty_conflict", conflict) == []

@@ -55,7 +55,7 @@ def happen(world, name, value):  # noqa: C901 - one branch per kind of event
         world.clock.sleep(value)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(schedule=st.lists(events, max_size=25), first=st.sampled_from([None, 1]))
 def test_registry_and_traffic_agree_in_the_end_whatever_happened(schedule, first):
     world = World(production=first, canary=2, fuse=Fuse())

@@ -4,10 +4,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 from rollout.simulator import PLAN, build_plan
 
+from kfm_mlflow.canonical import canonical_bytes, parse_json
 from kfm_mlflow.errors import IntegrityError, PlaneError
 from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.policy.rollout import RolloutPolicy
 from kfm_mlflow.rollout.actions import (
     Demote,
     Deploy,
@@ -20,7 +23,7 @@ from kfm_mlflow.rollout.actions import (
 )
 from kfm_mlflow.rollout.analysis import Analysis, Memory, MetricAnalysis
 from kfm_mlflow.rollout.inputs import Levels, Orders, StepInputs
-from kfm_mlflow.rollout.plane import ArmCounts
+from kfm_mlflow.rollout.plane import ArmCounts, Split
 from kfm_mlflow.rollout.record import record, record_failure
 from kfm_mlflow.rollout.state import (
     BEFORE_PROMOTION,
@@ -31,6 +34,8 @@ from kfm_mlflow.rollout.state import (
     Trigger,
 )
 from kfm_mlflow.rollout.step import step
+from kfm_mlflow.rollout.transitions import keep_time
+from kfm_serving.split import choose_version
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MANUAL = build_plan(promotion="manual")
@@ -226,11 +231,190 @@ def test_rule_11_veto_aborts_at_once_in_every_phase(phase):
     assert state.detected_at == NOW
 
 
+@pytest.mark.parametrize("ratio", [0.01, 0.1, 0.5])
+def test_rule_8_split_is_a_hash_of_the_key_and_its_error_is_binomial(ratio):
+    split = Split(generation=1, stable=1, canary=2, canary_ratio=ratio)
+    keys = [str(number).encode() for number in range(20_000)]
+    chosen = [choose_version(split, key) for key in keys]
+    assert chosen == [choose_version(split, key) for key in keys]
+    # 4.9 standard deviations of a binomial share: one key set in a million lies outside.
+    assert abs(chosen.count(2) / 20_000 - ratio) < 4.9 * (ratio * (1 - ratio) / 20_000) ** 0.5
+    wider = replace(split, canary_ratio=min(1.0, 2 * ratio))
+    assert all(choose_version(wider, k) == 2 for k, v in zip(keys, chosen, strict=True) if v == 2)
+
+
 def test_rule_9_action_without_effect_is_asked_for_again_with_a_newer_generation():
     first, (split,) = step(PLAN_, in_canary(split=AskedSplit(1, None, 0.0, 5)), FACTS, NOW)
     again, (repeated,) = step(PLAN_, first, FACTS, after(1))
     assert (split, repeated) == (SetSplit(1, 2, 0.1, 6), SetSplit(1, 2, 0.1, 7))
     assert step(PLAN_, again, see(applied_generation=7), after(2))[1] == ()
+
+
+def test_rule_9_journal_read_back_leads_to_the_same_decision():
+    """The whole of the rule is in test_controller: killed at every call, the same end."""
+    state = in_canary(memory=Memory(canary_seen=ArmCounts(9)))
+    stored = RolloutState.from_dict(parse_json(canonical_bytes(state.to_dict()), where="journal"))
+    for verdict in Verdict:
+        facts = see(analysis=found(verdict))
+        assert step(PLAN_, stored, facts, after(7)) == step(PLAN_, state, facts, after(7))
+
+
+def test_rule_10_plan_is_written_in_the_words_of_argo_and_flagger():
+    text = """
+    steps:
+      - setMirrorRoute: {percentage: 100}
+      - analysis: {minSamples: 20, deadline_s: 30}
+      - setWeight: 10
+      - analysis: {minSamples: 20, deadline_s: 30}
+      - pause: {duration_s: 5}
+      - pause: {gate: votes, deadline_s: 60}
+    analysis: {limits: {error_ratio: 0.05}}
+    scaleDownDelay_s: 30
+    """
+    plan = RolloutPolicy.model_validate(yaml.safe_load(text))
+    words = [next(iter(s)) for s in plan.model_dump(mode="json", by_alias=True)["steps"]]
+    assert words == ["setMirrorRoute", "analysis", "setWeight", "analysis", "pause", "pause"]
+
+
+def test_shadow_copies_first_and_gives_true_requests_only_after_its_analysis():
+    plan = build_plan(steps="shadow")
+    state = in_canary(0, plan=plan, split=AskedSplit(1, None, 0.0, 5))
+    state, actions = step(plan, state, FACTS, NOW)
+    assert actions == (SetSplit(1, 2, 0.0, 6, mirror_ratio=1.0),)
+    facts = see(applied_generation=6)
+    state, actions = step(plan, state, facts, NOW)
+    assert (state.step_index, actions) == (1, ())
+    assert step(plan, state, facts, after(9)) == (keep_time(state, after(9)), ())
+    state, _ = step(
+        plan, replace(state, published=True), replace(facts, analysis=found(Verdict.PASS)), NOW
+    )
+    state, actions = step(plan, state, facts, NOW)
+    assert actions == (SetSplit(1, 2, 0.01, 7),)
+
+
+def test_bad_shadow_is_taken_back_like_any_canary():
+    plan = build_plan(steps="shadow")
+    state = in_canary(1, plan=plan, split=AskedSplit(1, 2, 0.0, 5, 1.0))
+    _, actions = step(plan, state, see(analysis=found(Verdict.FAIL)), NOW)
+    assert actions[0] == SetSplit(1, None, 0.0, 6)
+
+
+WATCHED = {"postPromotionWatch_s": 48 * 3600.0}
+AT_PRODUCTION = StepInputs(Levels(2, None, 9), frozenset({1, 2}), 5, found(Verdict.PASS))
+
+
+def watch(hours, *, plan, facts=AT_PRODUCTION, every_s=60):
+    """Watch a promoted release for hours, one look a minute."""
+    state = in_canary(END, Phase.SOAKING, plan, split=AskedSplit(2, None, 0.0, 5), promoted=True)
+    actions = ()
+    for look in range(int(hours * 3600 / every_s)):
+        state, actions = step(plan, state, facts, after((look + 1) * every_s))
+    return state, actions
+
+
+def test_promoted_release_is_watched_for_48_hours_and_its_predecessor_kept_warm():
+    plan = build_plan(**WATCHED)
+    state, actions = watch(47.9, plan=plan)
+    assert (state.phase, actions) == (Phase.SOAKING, ())
+    assert watch(48, plan=plan)[0].phase is Phase.SUCCEEDED
+
+
+def test_harm_in_the_47th_hour_still_rolls_back_registry_and_traffic():
+    plan = build_plan(**WATCHED)
+    state, _ = watch(47, plan=plan)
+    state, actions = step(
+        plan, state, replace(AT_PRODUCTION, analysis=found(Verdict.FAIL)), after(47 * 3600 + 1)
+    )
+    assert actions[:2] == (SetSplit(1, None, 0.0, 6), Restore(1, 2, None, "error_ratio: because"))
+
+
+def test_abort_while_watched_puts_the_predecessor_back():
+    plan = build_plan(**WATCHED)
+    state, _ = watch(1, plan=plan)
+    order = Orders(
+        operator="abort", order_id=1, operator_name="olga", operator_reason="wrong units"
+    )
+    state, actions = step(plan, state, replace(AT_PRODUCTION, orders=order), after(3601))
+    assert (state.trigger, state.reason) == (Trigger.OPERATOR, "aborted by olga: wrong units")
+    assert isinstance(actions[1], Restore)
+
+
+def test_clock_that_jumps_ahead_does_not_end_the_watch_nor_a_timed_pause():
+    plan = build_plan(**WATCHED)
+    state, _ = watch(1, plan=plan)
+    assert step(plan, state, AT_PRODUCTION, after(90 * 3600))[0].phase is Phase.SOAKING
+    plan = build_plan(
+        steps=[*PLAN["steps"][:2], {"pause": {"duration_s": 3600}}], canaryReady_s=10**6
+    )
+    state, _ = step(plan, in_canary(GATE, plan=plan), FACTS, after(7200))
+    assert (state.phase, state.step_index) == (Phase.CANARY, GATE)
+
+
+def test_clock_that_was_set_back_does_not_put_a_deadline_off():
+    state, _ = step(PLAN_, in_canary(step_entered_at=after(86400)), FACTS, NOW)
+    assert state.step_entered_at == NOW
+    assert step(PLAN_, state, FACTS, after(30))[0].trigger is Trigger.DEADLINE
+
+
+@pytest.mark.parametrize("verdict", [Verdict.ERROR, Verdict.INCONCLUSIVE])
+def test_watch_does_not_end_while_nothing_is_measured(verdict):
+    blind = replace(AT_PRODUCTION, analysis=found(verdict))
+    plan = build_plan(telemetryGap_s=10**6, postPromotionWatch_s=120)
+    state, _ = watch(0.1, plan=plan, facts=blind)
+    assert state.phase is Phase.SOAKING
+    assert step(plan, state, AT_PRODUCTION, after(400))[0].phase is Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize("analysis", [found(Verdict.ERROR), None])
+def test_telemetry_gap_gives_the_candidate_up_even_while_it_waits_for_votes(analysis):
+    facts = see(analysis=analysis)
+    plan = build_plan(steps=[*PLAN["steps"][:2], {"pause": {"gate": "votes", "deadline_s": 86400}}])
+    state, _ = step(plan, in_canary(GATE, plan=plan), facts, NOW)
+    state, _ = step(plan, state, facts, after(59.9))
+    assert state.phase is Phase.AWAITING_ADMISSION
+    recovered, _ = step(plan, state, FACTS, after(59.9))
+    assert step(plan, recovered, facts, after(61))[0].phase is Phase.AWAITING_ADMISSION
+    assert step(plan, state, facts, after(60))[0].trigger is Trigger.TELEMETRY
+
+
+def test_arm_that_nobody_asks_is_no_telemetry_gap_and_passes_nothing():
+    silent = replace(found(Verdict.ERROR), is_silent=True)
+    plan = build_plan(steps=[*PLAN["steps"][:2], {"pause": {"gate": "votes", "deadline_s": 86400}}])
+    state, _ = step(plan, in_canary(GATE, plan=plan), see(analysis=silent), NOW)
+    state, actions = step(plan, state, see(analysis=silent, admitted=True), after(3600))
+    assert (state.phase, state.step_index, actions) == (Phase.AWAITING_ADMISSION, GATE, ())
+
+
+def test_repair_need_not_wait_for_the_end_of_a_watch_and_goes_against_what_is_at_production():
+    plan = build_plan(**WATCHED)
+    state, _ = watch(1, plan=plan)
+    early = replace(state, watched_s=2.0)
+    facts = replace(AT_PRODUCTION, levels=Levels(2, 3, 10))
+    assert step(plan, early, facts, after(3600.5))[0].phase is Phase.SOAKING
+    state, _ = step(plan, state, facts, after(3601))
+    assert (state.phase, state.candidate, state.stable) == (Phase.PENDING, 3, 2)
+
+
+def test_plan_that_was_made_longer_does_not_put_a_promoted_release_back_into_its_canary():
+    longer = build_plan(steps="shadow", **WATCHED)
+    state, actions = watch(0.1, plan=longer)
+    assert (state.phase, actions) == (Phase.SOAKING, ())
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.DEPLOYING])
+def test_pause_ordered_before_the_canary_begins_holds_its_first_step(phase):
+    order = see(orders=Orders(operator="pause", order_id=1))
+    state = in_canary(0, phase, split=AskedSplit(1, None, 0.0, 5))
+    for second in range(3):
+        state, _ = step(PLAN_, state, order, after(second))
+    assert (state.phase, state.step_index, state.paused_from) == (Phase.PAUSED, 0, Phase.CANARY)
+
+
+def test_order_out_of_place_changes_nothing_and_is_not_kept():
+    for order in ("resume", "promote"):
+        facts = see(orders=Orders(operator=order, order_id=1))
+        state, actions = step(PLAN_, in_canary(), facts, NOW)
+        assert (state, actions) == (keep_time(in_canary(order_id=1), NOW), ())
 
 
 def test_promotion_expects_the_levels_that_were_read():
@@ -251,6 +435,8 @@ def test_promotion_waits_for_the_registry_and_then_traffic_follows():
     state, actions = step(PLAN_, state, facts, NOW)
     assert state.phase is Phase.SOAKING
     assert state.memory.canary == ArmCounts()
+    assert step(PLAN_, state, facts, after(30))[0].phase is Phase.SOAKING
+    facts = replace(facts, analysis=found(Verdict.PASS))
     assert step(PLAN_, state, facts, after(2.9))[0].phase is Phase.SOAKING
     assert step(PLAN_, state, facts, after(3))[0].phase is Phase.SUCCEEDED
 

@@ -23,7 +23,7 @@ from kfm_mlflow.trust.attestation import (
     verify_envelope,
 )
 from kfm_mlflow.trust.keys import load_private_key
-from kfm_mlflow.trust.slsa import Provenance, UsedData, build_predicate, parse_predicate
+from kfm_mlflow.trust.slsa import Provenance, UsedData, UsedLock, build_predicate, parse_predicate
 
 ID = f"sha256:{'ab' * 32}"
 BINDING = Binding("climate@home", "v1.0.0", ID)
@@ -36,7 +36,10 @@ RUN = Provenance(
     finished_at=START + timedelta(hours=1),
     git_commit="0123456789abcdef0123456789abcdef01234567",
     git_url="https://example.org/models.git",
+    git_tree="clean",
+    project="models/one",
     environment_lock=f"sha256:{'cd' * 32}",
+    lock=UsedLock("models/locked.txt", f"sha256:{'ef' * 32}", "numpy is not in it"),
     data=(
         UsedData("fields", f"sha256:{'01' * 32}", "https://example.org/fields.nc", "training"),
         UsedData("held", f"sha256:{'02' * 32}", "held.nc", "validation"),

@@ -7,7 +7,6 @@ no usable grid (see :mod:`downscaling.grid`), no numeric variable on it, or cell
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import warnings
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import xarray as xr
 
 from downscaling.fieldset import FieldSet
 from downscaling.grid import Grid, find_grid
+from kfm_mlflow.canonical import digest_path
 from kfm_mlflow.errors import DataError
 
 if TYPE_CHECKING:
@@ -79,24 +79,6 @@ def load_fields(path: Path) -> FieldSet:
         start_at=start_at,
         end_at=end_at,
     )
-
-
-def digest_path(path: Path) -> str:
-    """Return ``sha256:<hex>`` of a file's bytes, or of a directory.
-
-    A directory's digest is over one line per file, sorted by path: the SHA-256 of its bytes in
-    hex, two spaces, its path with forward slashes, a newline (what ``sha256sum`` prints).
-    """
-    if path.is_file():
-        return f"sha256:{_file_hex(path)}"
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    lines = "".join(f"{_file_hex(path / name)}  {name}\n" for name in names)
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
-
-
-def _file_hex(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _opened(path: Path) -> xr.Dataset:

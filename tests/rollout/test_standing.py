@@ -1,0 +1,103 @@
+"""What may no longer be served is taken off traffic and level within one pass, kept or killed."""
+
+import pytest
+from rollout.simulator import Fuse, World
+
+from kfm_mlflow.rollout.state import Phase, Trigger
+
+
+def promoted(fuse=None):
+    """Return a world in which v2 followed v1 to Production and all is at rest."""
+    world = World(production=1, canary=2, **({} if fuse is None else {"fuse": fuse}))
+    world.run_to_rest()
+    assert world.state.phase is Phase.SUCCEEDED
+    return world
+
+
+def test_vetoed_canary_is_taken_back_and_the_conflict_is_written():
+    world = World(production=1, canary=2)
+    while world.plane.split.canary is None:
+        world.tick()
+    world.registry.recalls[2] = "region north: its authority vetoed"
+    world.tick()
+    assert (world.plane.split.stable, world.plane.split.canary) == (1, None)
+    assert (world.registry.held.production, world.registry.held.canary) == (1, None)
+    assert world.state.trigger is Trigger.VETO
+    conflict = world.registry.reports[2]["sovereignty_conflict.json"]
+    assert conflict["applicable"] is True
+    assert "region north" in conflict["reason"]
+
+
+def test_vetoed_canary_never_gets_traffic():
+    world = World(production=1, canary=2)
+    world.registry.recalls[2] = "vetoed"
+    world.run_to_rest()
+    assert all(canary is None for _, canary, _ in world.plane.moves)
+    assert world.registry.held.canary is None
+
+
+def test_production_at_rest_is_recalled_within_one_pass_for_a_version_that_may_be_served():
+    world = promoted()
+    world.registry.recalls[2] = "region north: consent withdrawn"
+    world.registry.fallback = 1
+    world.tick()
+    assert world.plane.split.stable == 1
+    assert world.registry.held.production == 1
+    report = world.registry.reports[2]["rollback_report.json"]
+    assert (report["rolled_back_version"], report["restored_version"]) == (2, 1)
+    world.run(3)
+    assert (world.plane.split.stable, world.registry.held.production) == (1, 1)
+    assert world.violations == []
+
+
+def test_without_a_version_that_may_be_served_traffic_is_withheld_and_stays_so():
+    world = promoted()
+    world.registry.recalls[2] = "region north: its authority vetoed"
+    world.tick()
+    assert (world.plane.split.stable, world.plane.split.canary) == (None, None)
+    assert world.registry.held.production is None
+    assert world.registry.reports[2]["rollback_report.json"]["restored_version"] is None
+    world.run(3)
+    assert world.plane.split.stable is None
+
+
+def test_after_traffic_was_withheld_a_new_release_gets_through():
+    world = promoted()
+    world.registry.recalls[2] = "vetoed"
+    world.tick()
+    world.registry.set_levels(production=None, canary=3)
+    assert world.run_to_rest().phase is Phase.SUCCEEDED
+    assert world.plane.split.stable == 3
+
+
+def test_recalled_production_under_a_canary_ends_the_rollout_and_serves_the_fallback():
+    world = promoted()
+    world.registry.set_levels(production=2, canary=3)
+    while world.plane.split.canary is None:
+        world.tick()
+    before = len(world.plane.moves)
+    world.registry.recalls[2] = "region north: its authority vetoed"
+    world.registry.fallback = 1
+    world.tick()
+    assert world.plane.split.stable == 1
+    assert all(2 not in (stable, canary) for stable, canary, _ in world.plane.moves[before:])
+    assert world.registry.held.production == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("fallback", [1, None])
+def test_recall_killed_at_any_call_ends_the_same(fallback, when):
+    def tell(fuse):
+        world = World(production=2, fuse=fuse)
+        world.registry.history.append((1, "production"))
+        world.registry.recalls[2] = "vetoed"
+        world.registry.fallback = fallback
+        world.run(4)
+        return world
+
+    undisturbed = tell(Fuse())
+    for index in range(len(undisturbed.fuse.calls)):
+        world = tell(Fuse(at=index, when=when))
+        assert world.registry.held.production == fallback, undisturbed.fuse.calls[index]
+        assert world.plane.split.stable == fallback
+        assert 2 in world.registry.reports
