@@ -31,7 +31,7 @@ demo: $(STAMP) ## One governed release, from training to production and back (DA
 	@$(BIN)/python projects/demo/demo.py --data '$(DATA)' --size $(SIZE) $(if $(KEEP),--keep)
 
 test: $(STAMP) ## Run all tests (WORKERS=2 processes, each with servers of its own)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 
 fuzz: $(STAMP) ## Feed broken input to every parser for a while (SECONDS=60)
 	@$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Before anything imports ray, mlflow or torch.
@@ -25,20 +24,28 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_GROUPS = {"fleet": "ray", "door_server": "doors", "exports": "exports", "server": "server"}
-"""Fixture that starts servers -> group of the tests that share it in one process."""
+_TOGETHER = {
+    "ray": ("tests/serving/", "tests/test_demo.py"),  # two at once start too slowly on two cores
+    "doors": ("test_rest_doors.py", "test_artifact_doors.py", "test_prompts.py"),
+    "server": ("test_server.py", "test_stac_api.py", "test_settings.py"),
+    "exports": ("tests/cli/test_export",),
+    "commands": tuple(f"cli/test_{name}.py" for name in ("remote", "policy_life", "ledger")),
+}
+"""Tests of one group share servers, so one process runs them where there are several."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where tests run in several processes, what shares a server; else a file."""
-    for item in items:
-        folder, fixtures = item.path.parent.name, getattr(item, "fixturenames", ())
-        shared = next((group for name, group in _GROUPS.items() if name in fixtures), "")
-        group = f"{folder}: {shared}" if shared else str(item.path)
-        if item.get_closest_marker("ray") or shared == "ray":
-            group = "ray"  # Two at once are more than two cores start in time.
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Deal out whole files, and what shares a server together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            groups = (name for name, files in _TOGETHER.items() if any(f in file for f in files))
+            return next(groups, file)
+
+    return Together(config, log)
 
 
 _LOOPBACK = ("127.", "::1", "0.0.0.0", "localhost", "::ffff:127.")
@@ -81,17 +88,6 @@ def _no_network() -> Iterator[None]:
     yield
     socket.socket.connect = _connect  # type: ignore[method-assign]
     socket.getaddrinfo = _getaddrinfo
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_in_the_tree(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Fail the test that lets MLflow make its default database in the working folder."""
-    left = Path(pytestconfig.rootpath) / "mlflow.db"
-    known = left.exists()
-    yield
-    if left.exists() and not known:
-        left.unlink()
-        pytest.fail("left mlflow.db in the tree: some process has no tracking URI")
 
 
 def _own_addresses() -> set[str]:

@@ -58,8 +58,12 @@ def test_lint_names_file_and_field_of_an_unknown_field(kfm, world, tmp_path):
         kfm("policy", "lint", target).fails_in_one_line(2, "climate.yaml", "treshold")
 
 
-def test_lint_of_a_good_policy_passes_and_the_packaged_ones_are_noted(kfm, world):
-    assert kfm("policy", "lint", "--strict", world.policies / "climate.yaml").code == 0
+def test_lint_notes_what_only_records_and_what_can_never_pass_and_strict_fails_on_it(kfm, world):
+    good = kfm("policy", "lint", "--strict", world.policies / "climate.yaml")
+    # Of what the overlay keeps of the packaged policy, one gate only records.
+    assert (good.code, good.out.count("note: ")) == (1, 1)
+    assert "gates.drift.mode is audit" in good.out
+    assert kfm("policy", "lint", world.policies / "climate.yaml").code == 0
     packaged = kfm("policy", "lint", "--strict")
     assert packaged.code == 1
     assert "trust.signers is empty" in packaged.out
