@@ -6,6 +6,8 @@ Reads the metadata of installed distributions; asks no index.
 from __future__ import annotations
 
 import importlib.metadata
+import sys
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ _CLASSIFIERS = {
 """Classifiers that name one SPDX licence; "BSD License" names none."""
 
 
+_INSTALLATIONS = frozenset({"site-packages", "dist-packages"})
 _building = Lock()
 
 
@@ -85,6 +88,18 @@ def _requires(distribution: Distribution) -> list[str]:
     return found
 
 
+def _installed_at() -> list[str]:
+    """Return the module path without what packages put on it when they are imported.
+
+    Ray does so with copies of its own; what is installed does not depend on who was imported.
+    """
+    return [
+        entry
+        for entry in sys.path
+        if not any(parent.name in _INSTALLATIONS for parent in Path(entry).parents)
+    ]
+
+
 def resolved_packages(names: Iterable[str] | None = None) -> tuple[PackageFact, ...]:
     """Return installed packages with versions and licences, sorted by name.
 
@@ -96,7 +111,7 @@ def resolved_packages(names: Iterable[str] | None = None) -> tuple[PackageFact, 
         InputError: One of the names is not installed.
     """
     installed: dict[str, Distribution] = {}
-    for distribution in importlib.metadata.distributions():
+    for distribution in importlib.metadata.distributions(path=_installed_at()):
         name = distribution.metadata["Name"]
         # The first on the path is the one that Python imports.
         if name:
