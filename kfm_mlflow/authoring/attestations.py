@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from kfm_mlflow.canonical import digest_file, load_json, write_bytes
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX
-from kfm_mlflow.trust.attestation import build_slsa_statement, build_statement, sign_statement
 from kfm_mlflow.trust.slsa import Provenance, UsedData, build_predicate
+from kfm_mlflow.trust.statement import build_slsa_statement, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from kfm_mlflow.authoring.spec import ReleaseSpec
     from kfm_mlflow.release.bundle import Bundle
-    from kfm_mlflow.trust.attestation import Binding
     from kfm_mlflow.trust.keys import Signer
+    from kfm_mlflow.trust.statement import Binding
 
 PROVENANCE_NAME = f"provenance{ENVELOPE_SUFFIX}"
 _SOFTWARE = ("kfm-mlflow", "mlflow", "torch")

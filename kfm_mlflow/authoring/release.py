@@ -25,9 +25,9 @@ from kfm_mlflow.errors import InputError
 from kfm_mlflow.metadata.extent import wgs84_bbox
 from kfm_mlflow.metadata.facts import AgentFact, DatasetFact
 from kfm_mlflow.release.bundle import bundle_at, evidence_uri
-from kfm_mlflow.trust.attestation import Binding
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.signing import sign_release
+from kfm_mlflow.trust.statement import Binding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -23,8 +23,8 @@ from kfm_mlflow.errors import EvidenceError, StorageError
 from kfm_mlflow.policy.drift import DriftPlan
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, EVIDENCE_SUFFIX
 from kfm_mlflow.release.manifest import build_manifest
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import load_private_key
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from kfm_mlflow.gates.evidence import keys_of_duty
 from kfm_mlflow.gates.findings import Finding, Move
 from kfm_mlflow.gates.verdict import Verdict
-from kfm_mlflow.trust.attestation import Binding, binding_problems
+from kfm_mlflow.trust.attestation import binding_problems
 from kfm_mlflow.trust.instants import format_instant
 from kfm_mlflow.trust.model_key import split_key
+from kfm_mlflow.trust.statement import Binding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

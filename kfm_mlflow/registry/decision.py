@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.gates.access import Asker, breakers
 from kfm_mlflow.gates.verdict import Verdict
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.instants import format_instant
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from kfm_mlflow.gates.findings import GateReport

@@ -24,10 +24,11 @@ from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.metadata.prov_trace import evaluate_deployed
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry.deployed_records import Records, party
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement, verify_envelope
+from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.instants import parse_instant
 from kfm_mlflow.trust.keys import TrustedKey
 from kfm_mlflow.trust.ledger import MOVED
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -13,9 +13,9 @@ from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.registry import records
-from kfm_mlflow.trust.attestation import build_statement, sign_statement
 from kfm_mlflow.trust.ledger import EQUIVOCATION
 from kfm_mlflow.trust.quorum import Vote, find_equivocation, parse_vote
+from kfm_mlflow.trust.statement import build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

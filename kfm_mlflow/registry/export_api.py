@@ -27,11 +27,11 @@ from kfm_mlflow.registry.settings import area_from
 from kfm_mlflow.release.beside import evidence_entries
 from kfm_mlflow.release.export import DEPLOYED_FILE, export_facts, release_path
 from kfm_mlflow.release.opened import local_bundle
-from kfm_mlflow.trust.attestation import sign_statement
 from kfm_mlflow.trust.dsse import parse_envelope
 from kfm_mlflow.trust.keys import parse_public_key
 from kfm_mlflow.trust.ledger_head import LedgerHead, parse_head
 from kfm_mlflow.trust.signing import verify_release
+from kfm_mlflow.trust.statement import sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,11 +11,12 @@ from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.registry.export_keys import holders
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, EVIDENCE_SUFFIX, MAX_ENVELOPE_BYTES
 from kfm_mlflow.release.export import ATTESTATIONS_FOLDER
-from kfm_mlflow.trust.attestation import AttestationReport, Binding, binding_problems
+from kfm_mlflow.trust.attestation import AttestationReport, binding_problems
 from kfm_mlflow.trust.dsse import parse_envelope
 from kfm_mlflow.trust.instants import parse_instant
 from kfm_mlflow.trust.keys import parse_public_key
 from kfm_mlflow.trust.model_key import signed_name
+from kfm_mlflow.trust.statement import Binding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

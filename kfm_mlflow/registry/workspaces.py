@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.release.area import DEFAULT_WORKSPACE
-from kfm_mlflow.trust.attestation import KINDS, predicate_type
 from kfm_mlflow.trust.model_key import signed_name
+from kfm_mlflow.trust.statement import KINDS, predicate_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

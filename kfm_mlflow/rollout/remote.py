@@ -32,10 +32,10 @@ from kfm_mlflow.rollout.inputs import Levels, Orders
 from kfm_mlflow.rollout.login import load_login
 from kfm_mlflow.rollout.plane import Deployable, MaskingOrder
 from kfm_mlflow.rollout.remote_votes import RemoteVotes
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.model_key import WORKSPACE_VARIABLE, current_key, split_key
 from kfm_mlflow.trust.signing import verify_release
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,6 @@ from kfm_mlflow.care.authority import build_claims
 from kfm_mlflow.errors import EvidenceError, InputError
 from kfm_mlflow.rollout.inputs import Standing
 from kfm_mlflow.rollout.remote_ledger import RemoteLedger
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import load_private_key, parse_public_key
 from kfm_mlflow.trust.model_key import current_key, split_key
 from kfm_mlflow.trust.quorum import Choice, Proposal, build_vote_claims
@@ -21,6 +20,7 @@ from kfm_mlflow.trust.remote_signing import (
     build_signing_payload,
     parse_signing_payload,
 )
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -23,6 +23,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,10 +156,7 @@ def verify_release(
         InputError: ``now`` has no time zone.
     """
     require_aware(now, where="now")
-
-    def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
-        return _find_signer(bundle, trusted, now, where=signature_path.name)
-
+    find = partial(_find_signer, trusted=trusted, now=now, where=signature_path.name)
     return _verify(release_dir, signature_path, find, digests)
 
 
@@ -229,9 +227,7 @@ def sign_release(
             private_key=key_path, password=password if encrypted else None
         )
 
-    def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
-        return find_key_signer(bundle, [own], _ANY_INSTANT, where=signature_path.name)
-
+    find = partial(_find_signer, trusted=[own], now=_ANY_INSTANT, where=signature_path.name)
     return _sign(release_dir, signature_path, configure, find, digests)
 
 
@@ -277,9 +273,7 @@ def sign_release_with_certificate(
             certificate_chain=list(chain_paths),
         )
 
-    def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
-        return find_own_certificate(bundle, now, where=signature_path.name)
-
+    find = partial(find_own_certificate, now=now, where=signature_path.name)
     return _sign(release_dir, signature_path, configure, find, digests)
 
 
@@ -315,9 +309,7 @@ def sign_release_with_pkcs11(
     def configure(config: Any) -> Any:
         return config.use_pkcs11_signer(pkcs11_uri=uri)
 
-    def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
-        return find_key_signer(bundle, [own], _ANY_INSTANT, where=signature_path.name)
-
+    find = partial(_find_signer, trusted=[own], now=_ANY_INSTANT, where=signature_path.name)
     return _sign(release_dir, signature_path, configure, find, digests)
 
 
@@ -359,17 +351,5 @@ def sign_release_with_sigstore(
     def configure(config: Any) -> Any:
         return config.use_sigstore_signer(identity_token=token, trust_config=trust_config_path)
 
-    def find(bundle: SignatureBundle) -> tuple[Origin | None, list[str]]:
-        return find_sigstore_signer(bundle, [own], now, where=signature_path.name)
-
+    find = partial(_find_signer, trusted=[own], now=now, where=signature_path.name)
     return _sign(release_dir, signature_path, configure, find, digests)
-
-
-def enforce_signature(report: SignatureReport) -> None:
-    """Raise when a release's signature is not good.
-
-    Raises:
-        SignatureError: Naming every problem.
-    """
-    if not report.ok:
-        raise SignatureError("; ".join(report.problems) or "signature is not good")

@@ -21,10 +21,10 @@ from kfm_mlflow.monitor.energy import EnergyReport
 from kfm_mlflow.policy.load import load_policies
 from kfm_mlflow.policy.models import Policy
 from kfm_mlflow.release.bundle import Bundle, bundle_at
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import generate_key, load_private_key
 from kfm_mlflow.trust.signing import sign_release
 from kfm_mlflow.trust.slsa import UsedLock
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from kfm_mlflow.release.manifest import Manifest

@@ -32,9 +32,10 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.release.bundle import bundle_at
 from kfm_mlflow.release.compare import compare_releases
 from kfm_mlflow.release.manifest import build_manifest
-from kfm_mlflow.trust.attestation import Binding, verify_envelope
+from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.keys import TrustedKey, generate_key
 from kfm_mlflow.trust.slsa import parse_predicate
+from kfm_mlflow.trust.statement import Binding
 
 BBOX = (-102.0, 37.0, -94.6, 40.0)
 

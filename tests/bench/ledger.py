@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from report import Row, paired_ratio, spread_of
 
 from kfm_mlflow.canonical import digest_json
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.dsse import parse_envelope
 from kfm_mlflow.trust.keys import generate_key, load_private_key
 from kfm_mlflow.trust.ledger import GENESIS, row_hash
 from kfm_mlflow.trust.ledger_rows import verify_rows
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

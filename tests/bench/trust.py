@@ -28,10 +28,11 @@ from report import Row, paired_ratio, percentile, spread_of
 from kfm_mlflow.metadata.stac_search import build_record, matches, parse_search
 from kfm_mlflow.release.bundle import bundle_at
 from kfm_mlflow.release.manifest import build_manifest
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement, verify_envelope
+from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.dsse import parse_envelope
 from kfm_mlflow.trust.keys import TrustedKey, generate_key, load_private_key
 from kfm_mlflow.trust.signing import sign_release, verify_release
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable

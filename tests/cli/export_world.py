@@ -25,9 +25,9 @@ from kfm_mlflow.registry.export_index import index_statement
 from kfm_mlflow.release.export import listing, sums_of
 from kfm_mlflow.release.manifest import build_manifest
 from kfm_mlflow.rollout.remote import RemoteRegistry
-from kfm_mlflow.trust.attestation import sign_statement
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.signing import sign_release_with_certificate, sign_release_with_sigstore
+from kfm_mlflow.trust.statement import sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,8 @@ from registry.world import NAME
 from kfm_mlflow.canonical import canonical_bytes, load_json
 from kfm_mlflow.registry.exported import verify_export
 from kfm_mlflow.release.manifest import build_manifest
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.quorum import Proposal, build_vote_claims
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 pytestmark = pytest.mark.server
 RELEASE = {"key": "climate/models/v1.0.0", "certificate": "climate/models/v1.1.0"}

@@ -25,8 +25,8 @@ from kfm_mlflow.authoring.training_run import packages_digest
 from kfm_mlflow.canonical import digest_bytes, digest_path, load_json, write_bytes
 from kfm_mlflow.errors import DataError, EvidenceError, InputError
 from kfm_mlflow.metadata.packages import resolved_packages
-from kfm_mlflow.trust.attestation import Binding, build_slsa_statement, sign_statement
 from kfm_mlflow.trust.slsa import Provenance, UsedData, UsedLock, build_predicate
+from kfm_mlflow.trust.statement import Binding, build_slsa_statement, sign_statement
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -39,19 +39,19 @@ from kfm_mlflow.metadata.stac import build_item, evaluate_item
 from kfm_mlflow.registry.history import read_entry
 from kfm_mlflow.release.manifest import FileEntry, Manifest, parse_manifest
 from kfm_mlflow.release.scan import scan_file
-from kfm_mlflow.trust.attestation import (
-    Binding,
-    build_slsa_statement,
-    build_statement,
-    sign_statement,
-    verify_envelope,
-)
+from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.keys import TrustedKey, generate_key, load_private_key, parse_public_key
 from kfm_mlflow.trust.ledger_head import parse_head
 from kfm_mlflow.trust.ledger_rows import row_problem, verify_rows
 from kfm_mlflow.trust.quorum import Proposal, build_vote_claims, parse_vote
 from kfm_mlflow.trust.signing import sign_release, verify_release
 from kfm_mlflow.trust.slsa import Provenance, build_predicate
+from kfm_mlflow.trust.statement import (
+    Binding,
+    build_slsa_statement,
+    build_statement,
+    sign_statement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,16 +22,12 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import load_policies
 from kfm_mlflow.policy.models import Policy
 from kfm_mlflow.release.manifest import FileEntry, Manifest
-from kfm_mlflow.trust.attestation import (
-    AttestationReport,
-    Binding,
-    build_slsa_statement,
-    build_statement,
-)
+from kfm_mlflow.trust.attestation import AttestationReport
 from kfm_mlflow.trust.keys import Signer, generate_key, load_private_key
 from kfm_mlflow.trust.quorum import build_vote_claims
 from kfm_mlflow.trust.signing import SignatureReport
 from kfm_mlflow.trust.slsa import SLSA_KIND, Provenance, UsedData, UsedLock, build_predicate
+from kfm_mlflow.trust.statement import Binding, build_slsa_statement, build_statement
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MODEL, VERSION, EPOCH = "climate-tiny", 3, 1

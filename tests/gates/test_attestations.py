@@ -12,8 +12,8 @@ from kfm_mlflow.gates.content import Document
 from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import load_policies
-from kfm_mlflow.trust.attestation import build_slsa_statement, sign_statement
 from kfm_mlflow.trust.slsa import UsedLock
+from kfm_mlflow.trust.statement import build_slsa_statement, sign_statement
 
 PASS = ("PASS", ["SLSA_PROVENANCE_VALID"])
 ONLY = made.changed_policy(gates={"attestations": {"required": ["slsa-provenance"]}})

@@ -8,6 +8,7 @@ import pytest
 from gates import made_evidence as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trust.co_signed import add_signature
 
 from kfm_mlflow.errors import ManifestError
 from kfm_mlflow.gates.content import ContentMemory, read_content
@@ -17,9 +18,9 @@ from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.release.bundle import bundle_at
 from kfm_mlflow.release.manifest import build_manifest
-from kfm_mlflow.trust.attestation import KINDS, add_signature, build_statement, sign_statement
 from kfm_mlflow.trust.keys import generate_key
 from kfm_mlflow.trust.signing import sign_release
+from kfm_mlflow.trust.statement import KINDS, build_statement, sign_statement
 
 POLICY = made.base_policy()
 HOLDERS = {

@@ -9,7 +9,7 @@ from kfm_mlflow.gates.engine import evaluate
 from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.gates.people import tally_of
 from kfm_mlflow.policy.levels import Level
-from kfm_mlflow.trust.attestation import build_statement, sign_statement
+from kfm_mlflow.trust.statement import build_statement, sign_statement
 
 POLICY = made.base_policy()
 

@@ -11,7 +11,7 @@ from registry.world import NAME
 from kfm_mlflow.care.authority import Scope, build_claims
 from kfm_mlflow.policy.load import PolicySet
 from kfm_mlflow.registry.authorities import authorities_of
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -44,11 +44,11 @@ from kfm_mlflow.registry.admission import Admission
 from kfm_mlflow.registry.settings import Settings
 from kfm_mlflow.registry.store import KfmStore
 from kfm_mlflow.release.bundle import Bundle, bundle_at
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.quorum import build_vote_claims
 from kfm_mlflow.trust.signing import sign_release
 from kfm_mlflow.trust.slsa import Provenance, UsedData, UsedLock
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kfm_mlflow.errors import EvidenceError, InputError
-from kfm_mlflow.trust.attestation import Binding, build_statement, sign_statement, verify_envelope
+from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.quorum import (
     Council,
@@ -22,6 +22,7 @@ from kfm_mlflow.trust.quorum import (
     parse_vote,
     tally,
 )
+from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.gates.people import proposal_of, tally_of, votes
-from kfm_mlflow.trust.attestation import build_statement, sign_statement
 from kfm_mlflow.trust.quorum import build_vote_claims, byzantine_quorum
+from kfm_mlflow.trust.statement import build_statement, sign_statement
 
 if TYPE_CHECKING:
     from kfm_mlflow.policy.models import Policy

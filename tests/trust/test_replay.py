@@ -13,18 +13,17 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 
 from kfm_mlflow.canonical import canonical_bytes
-from kfm_mlflow.trust.attestation import (
-    KINDS,
-    Binding,
-    binding_problems,
-    build_slsa_statement,
-    build_statement,
-    sign_statement,
-    verify_envelope,
-)
+from kfm_mlflow.trust.attestation import binding_problems, verify_envelope
 from kfm_mlflow.trust.dsse import IN_TOTO_PAYLOAD_TYPE, STATEMENT_TYPE
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.slsa import SLSA_KIND, Provenance, UsedData, build_predicate
+from kfm_mlflow.trust.statement import (
+    KINDS,
+    Binding,
+    build_slsa_statement,
+    build_statement,
+    sign_statement,
+)
 
 ID, OTHER = (f"sha256:{pair * 32}" for pair in ("ab", "ef"))
 POLICY = f"sha256:{'cd' * 32}"

@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 
 from kfm_mlflow.canonical import canonical_bytes
 from kfm_mlflow.errors import EvidenceError, InputError
-from kfm_mlflow.trust.attestation import (
+from kfm_mlflow.trust.attestation import binding_problems, verify_envelope
+from kfm_mlflow.trust.keys import load_private_key
+from kfm_mlflow.trust.slsa import Provenance, UsedData, UsedLock, build_predicate, parse_predicate
+from kfm_mlflow.trust.statement import (
     Binding,
-    binding_problems,
     build_slsa_statement,
     build_statement,
     sign_statement,
-    verify_envelope,
 )
-from kfm_mlflow.trust.keys import load_private_key
-from kfm_mlflow.trust.slsa import Provenance, UsedData, UsedLock, build_predicate, parse_predicate
 
 ID = f"sha256:{'ab' * 32}"
 BINDING = Binding("climate@home", "v1.0.0", ID)
