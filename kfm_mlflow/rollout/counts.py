@@ -153,18 +153,22 @@ def busy_ms(counts: ArmCounts) -> float:
     return total_ms
 
 
-def p95_latency_ms(counts: ArmCounts) -> float:
-    """Return the 95th percentile of the time to answer, from buckets.
+def latency_quantile_ms(counts: ArmCounts, ratio: float) -> float:
+    """Return a quantile of the time to answer, from buckets.
 
     Inside a bucket the time is interpolated linearly, as Prometheus' ``histogram_quantile`` does.
 
+    Args:
+        counts: Of one arm.
+        ratio: Which quantile, 0..1.
+
     Returns:
-        Milliseconds; infinite when the percentile lies beyond the last finite bound; NaN without
+        Milliseconds; infinite when the quantile lies beyond the last finite bound; NaN without
         answers.
     """
     if not answer_count(counts):
         return math.nan
-    rank = P95_RATIO * answer_count(counts)
+    rank = ratio * answer_count(counts)
     lower_ms, below = 0.0, 0
     for bound_ms in sorted(counts.latency_ms_buckets):
         count = counts.latency_ms_buckets[bound_ms]
@@ -174,3 +178,8 @@ def p95_latency_ms(counts: ArmCounts) -> float:
             return lower_ms + (bound_ms - lower_ms) * (rank - below) / max(1, count - below)
         lower_ms, below = bound_ms, count
     return math.inf
+
+
+def p95_latency_ms(counts: ArmCounts) -> float:
+    """Return the 95th percentile of the time to answer, as :func:`latency_quantile_ms` does."""
+    return latency_quantile_ms(counts, P95_RATIO)
