@@ -1,0 +1,1 @@
+"""How unlike its season a field is."""

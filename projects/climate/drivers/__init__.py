@@ -1,0 +1,1 @@
+"""Regional weather from its large-scale drivers."""

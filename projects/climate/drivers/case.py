@@ -1,0 +1,43 @@
+"""What the drivers task learns from and is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from prepared import Source
+
+    Floats = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Days:
+    """Rows and what they drive, with the peers' answers.
+
+    Attributes:
+        rows: float32 [n, channel, lat, lon].
+        truth: float64 [n, k].
+        peers: Name -> what it says, [n, k]; the first is the climatology, whose departures count.
+    """
+
+    rows: Floats
+    truth: Doubles
+    peers: Mapping[str, Doubles]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Both sides of a split, and the names of what is predicted."""
+
+    learned: Days
+    held: Days
+    quantities: tuple[str, ...]
+    source: Source
+    selections: tuple[str, str]

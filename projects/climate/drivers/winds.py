@@ -1,0 +1,106 @@
+"""Zonal wind from geopotential on a file of reanalysis fields, by patches.
+
+A row is a patch of 9 by 9 cells of geopotential about its own mean, and of latitude; what it
+drives is the zonal wind at its centre. Training patches lie in the western half of the
+longitudes, the held-out ones in the eastern half, a patch apart. The peer is the zonal mean: the
+mean wind at that latitude, level and month over the western half.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from downscaling.fields import load_fields
+from drivers.case import Case, Days
+from kfm_mlflow.errors import DataError
+from prepared import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from downscaling.fields import FieldSet
+
+PATCH = 9
+_STRIDE = 2
+_HALF = PATCH // 2
+
+
+def cut_winds(path: Path) -> Case:
+    """Return both sides of the task on a file with ``z`` and ``u``.
+
+    Args:
+        path: NetCDF file or Zarr store.
+
+    Raises:
+        DataError: The file lacks one of the two, or their levels and months differ.
+    """
+    fields = load_fields(path)
+    pairs = _pairs(fields, path.name)
+    middle = len(fields.lon) // 2
+    columns = {
+        "learned": np.arange(_HALF, middle - _HALF - PATCH, _STRIDE),
+        "held": np.arange(middle + _HALF, len(fields.lon) - _HALF, _STRIDE),
+    }
+    lines = np.arange(_HALF, len(fields.lat) - _HALF, _STRIDE)
+    sides = {}
+    for side, chosen in columns.items():
+        rows, truth, mean = [], [], []
+        for height, wind in pairs:
+            patches = _patches(height, fields.lat, lines, chosen)
+            rows.append(patches)
+            at = wind[np.ix_(lines, chosen)]
+            truth.append(at.ravel())
+            usual = wind[lines][:, columns["learned"]].mean(axis=1)
+            mean.append(np.repeat(usual, len(chosen)))
+        sides[side] = Days(
+            np.concatenate(rows),
+            np.concatenate(truth)[:, None].astype(np.float64),
+            {"zonal_mean": np.concatenate(mean)[:, None].astype(np.float64)},
+        )
+    source = Source(
+        *(fields.name, path.name, fields.digest, fields.bbox, fields.start_at, fields.end_at),
+        variables=("u", "z"),
+        cell_size_deg=abs(float(fields.lat[1] - fields.lat[0])),
+    )
+    selections = ("western longitudes", "eastern longitudes")
+    return Case(sides["learned"], sides["held"], ("zonal_wind",), source, selections)
+
+
+def _pairs(fields: FieldSet, where: str) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return (z, u) of each level and month."""
+    by_name: dict[str, dict[str, int]] = {"z": {}, "u": {}}
+    for k, label in enumerate(fields.labels):
+        name, _, rest = label.partition("/")
+        if name in by_name:
+            by_name[name][rest] = k
+    if not by_name["z"] or by_name["z"].keys() != by_name["u"].keys():
+        raise DataError(
+            f"has no z and u at the same levels and times (found {', '.join(fields.labels)[:200]})",
+            where=where,
+            remedy="give geopotential `z` and zonal wind `u` on one grid",
+        )
+    return [
+        (fields.values[at], fields.values[by_name["u"][rest]])
+        for rest, at in sorted(by_name["z"].items())
+    ]
+
+
+def _patches(
+    height: NDArray[np.float32],
+    lat: NDArray[np.float64],
+    lines: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    near = np.arange(-_HALF, _HALF + 1)
+    row, column = np.meshgrid(lines, columns, indexing="ij")
+    at_row = row.ravel()[:, None, None] + near[None, :, None]
+    at_column = column.ravel()[:, None, None] + near[None, None, :]
+    cut = height[at_row, at_column]
+    cut = cut - cut.mean(axis=(1, 2), keepdims=True)
+    where = np.broadcast_to(lat[at_row].astype(np.float32), cut.shape)
+    patches: NDArray[np.float32] = np.stack([cut, where], axis=1).astype(np.float32)
+    return patches

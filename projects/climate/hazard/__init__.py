@@ -1,0 +1,1 @@
+"""Tornado days: how likely one is, per H3 cell and month of the year."""

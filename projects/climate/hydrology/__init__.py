@@ -1,0 +1,1 @@
+"""Soil moisture, runoff and evapotranspiration from precipitation and temperature."""

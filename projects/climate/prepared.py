@@ -1,0 +1,92 @@
+"""What every climate task hands to training and to validation: one shape for five tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.float32]
+    Predict = Callable[[Rows], Rows]
+    Bbox = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from, as records name it.
+
+    Attributes:
+        name: Of the data set.
+        uri: URL, or the last part of the path that was given.
+        digest: ``sha256:<hex>`` of the values that were read.
+        bbox: West, south, east, north in degrees.
+        start_at: First instant; None when the data have no time.
+        end_at: Last instant.
+        variables: Names, sorted.
+        cell_size_deg: Size of an output cell in degrees.
+    """
+
+    name: str
+    uri: str
+    digest: str
+    bbox: Bbox
+    start_at: datetime | None
+    end_at: datetime | None
+    variables: tuple[str, ...]
+    cell_size_deg: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: On the CPU, in evaluation mode; one float32 tensor in, one out.
+        config: Plain values from which the module can be built again.
+        hyperparameters: What else decided the training; JSON values.
+        history: (step, mean loss since the previous point).
+        elapsed_s: Wall time of the training.
+    """
+
+    model: torch.nn.Module
+    config: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    history: tuple[tuple[int, float], ...]
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One task on one data set, split once.
+
+    Attributes:
+        mlm_task: In MLM's vocabulary.
+        source: Where the rows come from.
+        how: How they were split; JSON, recorded in the release, so that the validator can split
+            the same way.
+        selections: What training and validation rows are, in words.
+        baseline_rows: Representative inputs, [n, …], n >= 30: of explanations and drift baseline.
+        validation_rows: The inputs of the held-out rows, in their order.
+        train: Trains on the training rows.
+        evaluate: Measures on the held-out rows: every number of the task's table.
+        headline: One line for people, from the metrics.
+        description: What the model does, in a sentence.
+    """
+
+    mlm_task: str
+    source: Source
+    how: Mapping[str, Any]
+    selections: tuple[str, str]
+    baseline_rows: Rows
+    validation_rows: Rows
+    train: Callable[[], Trained]
+    evaluate: Callable[[Predict], dict[str, float]]
+    headline: Callable[[Mapping[str, float]], str]
+    description: str
