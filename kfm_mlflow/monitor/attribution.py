@@ -6,6 +6,11 @@ the output's unit. The baseline of a sample is the constant field of its own mea
 would see if the sample had no structure. So the attributions of a sample add up to the detail that
 its structure brought in (Sundararajan, Taly and Yan, ICML 2017, axiom of completeness).
 
+**Columns.** Where the elements of a row are different quantities, a row's own mean means nothing.
+The baseline is then the mean of all samples, element by element, the noise is in units of each
+element's deviation over the samples, and the target is the mean of the answered numbers, each in
+units of its own deviation over the samples.
+
 **What is reported.** ``importance_ratio`` is the share of the absolute attribution that falls on a
 block of input cells, over all samples; the shares sum to 1. ``convergence_delta`` is the error of
 completeness as a ratio: the sum of absolute deviations over the sum of absolute target
@@ -21,7 +26,7 @@ import copy
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Target = Callable[[torch.Tensor], torch.Tensor]
+
+Baseline = Literal["patch-mean", "sample-mean"]
 
 NOISE_RATIO = 0.05
 _BLOCKS_PER_AXIS = 4
@@ -71,13 +78,33 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(mode=before)
 
 
-def _baselines(inputs: torch.Tensor) -> torch.Tensor:
+def _usual_answer(model: torch.nn.Module, inputs: torch.Tensor) -> Target:
+    """Return a target: the mean of the answered numbers, each in units of its own deviation."""
+    import torch
+
+    with torch.no_grad():
+        spread = model(inputs).flatten(1).std(dim=0, unbiased=False).clamp_min(_EPSILON)
+
+    def mean_in_deviations(outputs: torch.Tensor) -> torch.Tensor:
+        mean: torch.Tensor = (outputs.flatten(1) / spread).mean(dim=1)
+        return mean
+
+    return mean_in_deviations
+
+
+def _baselines(inputs: torch.Tensor, baseline: Baseline) -> torch.Tensor:
+    if baseline == "sample-mean":
+        return inputs.mean(dim=0, keepdim=True).expand_as(inputs).contiguous()
     mean = inputs.reshape(inputs.shape[0], -1).mean(dim=1)
     return mean.reshape(-1, *([1] * (inputs.dim() - 1))).expand_as(inputs).contiguous()
 
 
 def _attribute(
-    model: torch.nn.Module, target: Target, inputs: torch.Tensor, step_count: int
+    model: torch.nn.Module,
+    target: Target,
+    inputs: torch.Tensor,
+    baselines: torch.Tensor,
+    step_count: int,
 ) -> tuple[NDArray[np.float64], float]:
     """Return attributions like ``inputs`` and the error of completeness as a ratio."""
     import torch
@@ -86,7 +113,6 @@ def _attribute(
     def score(rows: torch.Tensor) -> torch.Tensor:
         return target(model(rows))
 
-    baselines = _baselines(inputs)
     found = IntegratedGradients(score).attribute(
         inputs,
         baselines=baselines,
@@ -143,11 +169,13 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.clip((x @ y) / scale, -1.0, 1.0)) if scale else 0.0
 
 
-def _noisy(inputs: torch.Tensor, seed: int) -> torch.Tensor:
+def _noisy(inputs: torch.Tensor, seed: int, baseline: Baseline) -> torch.Tensor:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
+    if baseline == "sample-mean":
+        return inputs + NOISE_RATIO * inputs.std(dim=0, keepdim=True, unbiased=False) * noise
     spread = inputs.reshape(inputs.shape[0], -1).std(dim=1, unbiased=False)
     return inputs + NOISE_RATIO * spread.reshape(-1, *([1] * (inputs.dim() - 1))) * noise
 
@@ -171,6 +199,7 @@ def integrated_gradients_summary(
     step_count: int = 32,
     seed_count: int = 5,
     target: Target | None = None,
+    baseline: Baseline = "patch-mean",
 ) -> dict[str, Any]:
     """Explain a model by integrated gradients.
 
@@ -180,7 +209,9 @@ def integrated_gradients_summary(
         seed: First of the seeds of the noise.
         step_count: Points on the path (Gauss-Legendre).
         seed_count: How often noise is added to judge stability, at least 2.
-        target: Outputs [n, …] to one number per sample [n]; None takes :func:`output_detail`.
+        target: Outputs [n, …] to one number per sample [n]; None takes :func:`output_detail`, and
+            for columns what the module says.
+        baseline: ``patch-mean`` for fields, ``sample-mean`` for columns of different quantities.
 
     Returns:
         The document ``xai/summary.json``; see the module for what its numbers mean.
@@ -191,22 +222,25 @@ def integrated_gradients_summary(
     """
     rows = _prepare(inputs, step_count, seed_count)
     copied = copy.deepcopy(model).cpu().eval()
-    chosen = target or output_detail
+    columns = baseline == "sample-mean"
+    unit = "element" if columns else "sample"
+    chosen = target or (_usual_answer(copied, rows) if columns else output_detail)
     with _deterministic():
-        attributions, delta = _attribute(copied, chosen, rows, step_count)
+        start = _baselines(rows, baseline)
+        attributions, delta = _attribute(copied, chosen, rows, start, step_count)
         features = _features(attributions)
         correlations = [
             _correlation(
                 attributions,
-                _attribute(copied, chosen, _noisy(rows, seed + offset), step_count)[0],
+                _attribute(copied, chosen, noisy, _baselines(noisy, baseline), step_count)[0],
             )
-            for offset in range(seed_count)
+            for noisy in (_noisy(rows, seed + offset, baseline) for offset in range(seed_count))
         ]
     return {
         "schema_version": "1",
         "method": "integrated-gradients",
         "library": f"captum {version('captum')}",
-        "baseline": "patch-mean",
+        "baseline": baseline,
         "step_count": step_count,
         "sample_count": int(rows.shape[0]),
         "seed": seed,
@@ -214,10 +248,12 @@ def integrated_gradients_summary(
         "features": features,
         "stability": {"seed_count": seed_count, "min_correlation": min(correlations)},
         "notes": [
-            "Target: standard deviation of the answered field around its own mean, per sample."
+            "Target: mean of the answered numbers, each in units of its deviation over the samples."
+            if target is None and columns
+            else "Target: standard deviation of the answered field around its own mean, per sample."
             if target is None
             else f"Target: {getattr(target, '__name__', 'given by the caller')}.",
             "convergence_delta: sum of |completeness error| over sum of |target difference|.",
-            f"Stability: inputs with noise of {NOISE_RATIO:.0%} of each sample's deviation.",
+            f"Stability: inputs with noise of {NOISE_RATIO:.0%} of each {unit}'s deviation.",
         ],
     }

@@ -156,7 +156,7 @@ def _descend(
             batch = tuple(tensor[chosen] for tensor in rows)
         value = loss(model, batch)
         optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call] - torch has no types here
+        torch.autograd.backward(value)
         optimiser.step()
         schedule.step()
         total += value.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Rows = NDArray[np.float32]
+    Degrees = NDArray[np.float64]
     Predict = Callable[[Rows], Rows]
     Bbox = tuple[float, float, float, float]
+
+GENERATED = "generated"
 
 
 @dataclass(frozen=True)
@@ -63,26 +66,47 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """Rows of one place at different times, and where their values lie.
+
+    Attributes:
+        rows: Inputs, [n, …], n >= 2.
+        inputs: Latitude and longitude of the centre of each input value, each of the shape of one
+            row.
+        outputs: The same of each output value.
+        cell_sizes_deg: Size of the cell that an input value stands for, and an output value.
+    """
+
+    rows: Rows
+    inputs: tuple[Degrees, Degrees]
+    outputs: tuple[Degrees, Degrees]
+    cell_sizes_deg: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """One task on one data set, split once.
 
     Attributes:
         mlm_task: In MLM's vocabulary.
         source: Where the rows come from.
-        how: How they were split; JSON, recorded in the release, so that the validator can split
-            the same way.
         selections: What training and validation rows are, in words.
         baseline_rows: Representative inputs, [n, …], n >= 30: of explanations and drift baseline.
         validation_rows: The inputs of the held-out rows, in their order.
         train: Trains on the training rows.
         evaluate: Measures on the held-out rows: every number of the task's table.
+        explained_from: ``patch-mean`` for fields of one quantity, ``sample-mean`` where the
+            elements of a row are different quantities.
         headline: One line for people, from the metrics.
         description: What the model does, in a sentence.
+        training_places: Latitude and longitude, in degrees, of every value of every training row,
+            each [n, …]; None when rows have no place that is known.
+        rows_around: Rows that cover a point (latitude, longitude), all of one place; None where
+            the data do not reach. None when rows do not stay at one place.
     """
 
     mlm_task: str
     source: Source
-    how: Mapping[str, Any]
     selections: tuple[str, str]
     baseline_rows: Rows
     validation_rows: Rows
@@ -90,3 +114,6 @@ class Prepared:
     evaluate: Callable[[Predict], dict[str, float]]
     headline: Callable[[Mapping[str, float]], str]
     description: str
+    explained_from: Literal["patch-mean", "sample-mean"] = "sample-mean"
+    training_places: tuple[Degrees, Degrees] | None = None
+    rows_around: Callable[[float, float], Placed | None] | None = None

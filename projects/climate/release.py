@@ -1,23 +1,19 @@
-"""Train a downscaler, release it, have it validated by another process, and register it."""
+"""Train a climate model, release it, have it validated by another process, and register it."""
 
 from __future__ import annotations
 
 import argparse
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 import torch
 
-from downscaling.evaluate import evaluate
-from downscaling.patches import live_patches
-from downscaling.train import train
 from kfm_mlflow import Dataset, is_rebuild, log_release, measure_energy
 from kfm_mlflow.errors import InputError, KfmError
-from task import choose_cut, cut, open_fields, preset
+from task import SIZES, TASKS, default_name, prepare, regions_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,21 +21,26 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_BASELINE_COUNT = 256
 HERE = Path(__file__).resolve().parent
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", default="climate-downscaler")
+    parser.add_argument("--task", default="downscaling", choices=TASKS)
+    parser.add_argument("--name", default="auto", help="registered model; auto: climate-TASK")
     parser.add_argument("--version", default="v1.0.0")
-    parser.add_argument("--data", default="generated", help="generated, or a NetCDF or Zarr path")
-    parser.add_argument("--size", default="default", choices=("default", "small"))
+    parser.add_argument("--data", default="generated", help="generated, or a path")
+    parser.add_argument("--size", default="default", choices=SIZES)
     parser.add_argument("--seed", type=lambda text: int(float(text)), default=42)
     parser.add_argument(
         "--selection", default="random", help="validation patches: random or calmest"
     )
-    parser.add_argument("--shuffle-targets", default="no", choices=("no", "yes"))
+    parser.add_argument(
+        "--shuffled-ratio", type=float, default=0.0, help="training rows with the targets of others"
+    )
+    parser.add_argument(
+        "--regions", default="packaged", help="packaged, or the policy's regions_file"
+    )
     parser.add_argument(
         "--keys", type=Path, default=Path("keys"), help="holds trainer.pem and validator.pem"
     )
@@ -71,66 +72,65 @@ def main() -> None:
     """Run the whole entry point inside one MLflow run."""
     options = _options()
     trainer, validator = _key(options.keys, "trainer"), _key(options.keys, "validator")
-    fields, uri = open_fields(options.data)
-    how = choose_cut(options.size, options.seed, options.selection)
-    patches = cut(fields, how)
-    config = replace(
-        preset(options.size),
-        seed=options.seed,
-        device="auto",
-        shuffle_targets=options.shuffle_targets == "yes",
-    )
+    regions = regions_path(options.regions)
+    split = {
+        "task": options.task,
+        "size": options.size,
+        "seed": options.seed,
+        "selection": options.selection,
+    }
+    prepared = prepare(**split, data=options.data, shuffled_ratio=options.shuffled_ratio)
+    source = prepared.source
+    name = default_name(options.task) if options.name == "auto" else options.name
     with mlflow.start_run() as run:
         with measure_energy() as energy:
-            trained = train(patches.train, config)
-        metrics = evaluate(predict_with(trained.model), patches.validation)
+            trained = prepared.train()
+        metrics = prepared.evaluate(predict_with(trained.model))
         mlflow.log_metrics(metrics)
         for step, loss in trained.history:
             mlflow.log_metric("loss", loss, step=step)
         released = log_release(
             trained.model,
-            live_patches(fields, count=_BASELINE_COUNT).coarse,
-            name=options.name,
+            prepared.baseline_rows,
+            name=name,
             version=options.version,
             family="climate",
-            task="super-resolution",
-            bbox=fields.bbox,
+            task=prepared.mlm_task,
+            bbox=source.bbox,
             seed=options.seed,
             signing_key=trainer,
             energy=energy,
             datasets=[
                 Dataset(
                     role,
-                    fields.name,
-                    uri,
-                    fields.digest,
+                    source.name,
+                    source.uri,
+                    source.digest,
                     selection=selection,
-                    bbox=fields.bbox,
-                    start_at=fields.start_at,
-                    end_at=fields.end_at,
-                    variables=tuple(sorted(set(fields.variables))),
+                    bbox=source.bbox,
+                    start_at=source.start_at,
+                    end_at=source.end_at,
+                    variables=source.variables,
                 )
-                for role, selection in (
-                    ("training", "western longitudes"),
-                    ("validation", options.selection),
+                for role, selection in zip(
+                    ("training", "validation"), prepared.selections, strict=True
                 )
             ],
             hyperparameters={
-                "patches": how.to_dict(),
-                "step_count": config.step_count,
-                "batch_size": config.batch_size,
-                "learning_rate": config.learning_rate,
-                "weight_decay": config.weight_decay,
-                "shuffle_targets": config.shuffle_targets,
+                **trained.hyperparameters,
+                "split": split,
+                "shuffled_ratio": options.shuffled_ratio,
             },
-            config={"width": config.width, "depth": config.depth},
+            config=trained.config,
             metrics=metrics,
-            cell_size_deg=abs(float(fields.lat[1] - fields.lat[0])),
-            description=f"Downscales {fields.name} four times; bicubic plus a learnt residual.",
+            cell_size_deg=source.cell_size_deg,
+            baseline=prepared.explained_from,
+            description=prepared.description,
+            regions=regions,
         )
     print(
-        f"released {released.release_id}: rmse {metrics['rmse']:.4f}, bicubic {metrics['rmse_bicubic']:.4f}, "
-        f"skill {metrics['skill_vs_bicubic']:+.1%} on {options.selection} validation patches",
+        f"released {released.release_id}: {prepared.headline(metrics)} "
+        f"on {prepared.selections[1]} validation rows",
         flush=True,
     )
     subprocess.run(
@@ -143,11 +143,13 @@ def main() -> None:
             options.data,
             "--key",
             str(validator),
+            "--regions",
+            options.regions,
         ],
         check=True,
     )
-    registered = mlflow.register_model(released.model_uri, options.name)
-    print(f"registered {options.name} v{registered.version} from run {run.info.run_id}")
+    registered = mlflow.register_model(released.model_uri, name)
+    print(f"registered {name} v{registered.version} from run {run.info.run_id}")
 
 
 if __name__ == "__main__":

@@ -1,100 +1,99 @@
-"""The downscaling task as both processes see it: which data, which patches, under which digest."""
+"""Which tasks there are, and how training and validation come to the same split of the same data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from downscaling.fields import FieldSet, generate_kansas, load_fields
-from downscaling.patches import PatchSplit, cut_patches
-from downscaling.train import PRESETS, TrainConfig
 from kfm_mlflow.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-GENERATED = "generated"
-GENERATED_URI = "generated:kansas-daily-temperature?seed=42"
-_TRAIN_COUNT = {"default": 4096, "small": 1024}
-_VALIDATION_COUNT = {"default": 512, "small": 128}
+    from prepared import Prepared
+
+TASKS = ("downscaling", "drivers", "anomaly", "hydrology", "hazard")
+SIZES = ("default", "small")
+DEFAULT_NAMES = {"downscaling": "climate-downscaler"}
 
 
-@dataclass(frozen=True)
-class Cut:
-    """How patches are cut; recorded in the release, so that a validator can cut the same ones."""
-
-    seed: int
-    train_count: int
-    validation_count: int
-    selection: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form that stands in the release's hyperparameters."""
-        return {
-            "seed": self.seed,
-            "train_count": self.train_count,
-            "validation_count": self.validation_count,
-            "selection": self.selection,
-        }
+def default_name(task: str) -> str:
+    """Return the registered model that a task's releases are versions of, unless told otherwise."""
+    return DEFAULT_NAMES.get(task, f"climate-{task}")
 
 
-def parse_cut(value: Mapping[str, Any]) -> Cut:
-    """Read a cut from a release's hyperparameters.
+def regions_path(regions: str) -> Path | None:
+    """Return the regions file that is meant; None for the packaged, illustrative extents.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    if regions == "packaged":
+        return None
+    path = Path(regions)
+    if not path.is_file():
+        raise DataError(
+            "no such regions file",
+            where=path.name,
+            remedy="give packaged, or the file that the policy names as regions_file",
+        )
+    return path.resolve()
+
+
+def prepare(
+    task: str,
+    data: str,
+    *,
+    size: str,
+    seed: int,
+    selection: str = "random",
+    shuffled_ratio: float = 0.0,
+) -> Prepared:
+    """Return a task on data, split.
+
+    Args:
+        task: One of :data:`TASKS`.
+        data: ``generated`` or a path.
+        size: One of :data:`SIZES`.
+        seed: Of the split and the training.
+        selection: Of validation rows; only downscaling has one besides ``random``.
+        shuffled_ratio: Share of the training rows, 0..1, that get the targets of others: an
+            honestly worse model.
+
+    Raises:
+        DataError: There is no such task, size or selection, or the data do not fit the task.
+    """
+    if task not in TASKS:
+        raise DataError(f"{task!r} is no task", where="task", remedy=f"use {', '.join(TASKS)}")
+    if size not in SIZES:
+        raise DataError(f"{size!r} is no size", where="--size", remedy="use default or small")
+    more: dict[str, Any] = {"selection": selection} if task == "downscaling" else {}
+    if task != "downscaling" and selection != "random":
+        raise DataError(
+            f"the {task} task has no {selection!r} rows", where="--selection", remedy="use random"
+        )
+    made: Prepared = import_module(f"{task}.task").prepare(
+        data, size=size, seed=seed, shuffled_ratio=shuffled_ratio, **more
+    )
+    return made
+
+
+def prepare_again(split: Mapping[str, Any], data: str) -> Prepared:
+    """Return the task as a release recorded it.
+
+    Args:
+        split: ``hyperparameters.split`` of ``model_metadata.json``.
+        data: The data set, as the validator names it.
 
     Raises:
         DataError: A field is missing or of the wrong type.
     """
     try:
-        return Cut(
-            int(value["seed"]),
-            int(value["train_count"]),
-            int(value["validation_count"]),
-            str(value["selection"]),
-        )
+        task, size, selection = (str(split[key]) for key in ("task", "size", "selection"))
+        seed = int(split["seed"])
     except (KeyError, TypeError, ValueError) as exc:
         raise DataError(
-            f"does not say how patches were cut ({exc})", where="model_metadata.json"
+            f"does not say how the data were split ({exc})", where="model_metadata.json"
         ) from exc
-
-
-def choose_cut(size: str, seed: int, selection: str) -> Cut:
-    """Return the cut of a preset size."""
-    if size not in _TRAIN_COUNT:
-        raise DataError(f"{size!r} is no size", where="--size", remedy="use default or small")
-    return Cut(seed, _TRAIN_COUNT[size], _VALIDATION_COUNT[size], selection)
-
-
-def open_fields(data: str) -> tuple[FieldSet, str]:
-    """Return the fields that ``data`` names, and what to call them in records.
-
-    Args:
-        data: ``generated``, or the path of a NetCDF file or Zarr store. A path stands in records
-            by its last part only: where it lies on this machine is nobody's business.
-    """
-    if data == GENERATED:
-        return generate_kansas(), GENERATED_URI
-    path = Path(data)
-    return load_fields(path), path.name
-
-
-def cut(fields: FieldSet, how: Cut) -> PatchSplit:
-    """Cut training and validation patches."""
-    if how.selection not in ("random", "calmest"):
-        raise DataError(
-            f"{how.selection!r} is no selection",
-            where="--selection",
-            remedy="use random or calmest",
-        )
-    return cut_patches(
-        fields,
-        seed=how.seed,
-        train_count=how.train_count,
-        validation_count=how.validation_count,
-        selection=how.selection,  # type: ignore[arg-type] - checked above
-    )
-
-
-def preset(size: str) -> TrainConfig:
-    """Return the training configuration of a preset size."""
-    return PRESETS[size]
+    return prepare(task, data, size=size, seed=seed, selection=selection)

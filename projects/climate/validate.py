@@ -5,26 +5,31 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
-import numpy as np
 
-from downscaling.evaluate import evaluate
+from care_evidence import care_evidence
 from kfm_mlflow import CurrentInputs, log_validation
 from kfm_mlflow.canonical import load_json
+from kfm_mlflow.care.regions import load_regions
 from kfm_mlflow.errors import DataError, KfmError
-from task import cut, open_fields, parse_cut
+from kfm_mlflow.rollout.model_uri import parse_model_uri
+from kfm_mlflow.rollout.remote import RemoteRegistry
+from task import prepare_again, regions_path
 
 _TWICE_COUNT = 32
 
 
 def main() -> None:
-    """Cut the recorded validation patches again, measure, sign and log."""
+    """Split the data as recorded, measure, sign and log."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--data", default="generated")
     parser.add_argument("--key", type=Path, required=True)
+    parser.add_argument("--regions", default="packaged", help="packaged, or a regions file")
+    parser.add_argument("--post", metavar="MODEL_URI", help="Send it to the registry, too.")
     parser.add_argument("--drift-report", default="no", choices=("no", "yes"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -32,28 +37,38 @@ def main() -> None:
             f"runs:/{options.run_id}/release/model_metadata.json", dst_path=folder
         )
         metadata = load_json(Path(path))
-    fields, uri = open_fields(options.data)
+    split = metadata["hyperparameters"].get("split") or {}
+    prepared = prepare_again(split, options.data)
+    source = prepared.source
     recorded = {item["digest"] for item in metadata["data"]}
-    if fields.digest not in recorded:
+    if source.digest not in recorded:
         raise DataError(
             "is not the data that the release was made from",
-            where=uri,
+            where=source.uri,
             remedy="give the recorded data",
         )
-    how = parse_cut(metadata["hyperparameters"]["patches"])
-    validation = cut(fields, how).validation
+    regions = load_regions(regions_path(options.regions))
+    rows = prepared.validation_rows
     found = log_validation(
         options.run_id,
-        evaluate=lambda predict: evaluate(predict, validation),
-        inputs=np.ascontiguousarray(validation.coarse[:_TWICE_COUNT]),
-        data={"name": fields.name, "uri": uri, "digest": fields.digest, "selection": how.selection},
+        evaluate=prepared.evaluate,
+        inputs=rows[:_TWICE_COUNT],
+        data={
+            "name": source.name,
+            "uri": source.uri,
+            "digest": source.digest,
+            "selection": prepared.selections[1],
+        },
         validator_key=options.key,
-        current=CurrentInputs(
-            np.ascontiguousarray(validation.coarse), has_report=options.drift_report == "yes"
-        ),
+        care=care_evidence(prepared, regions, datetime.now(UTC), seed=int(split["seed"])),
+        current=CurrentInputs(rows, has_report=options.drift_report == "yes"),
     )
+    if options.post:
+        name, version = parse_model_uri(options.post)
+        RemoteRegistry(mlflow.get_tracking_uri()).attest(name, version, found.envelope)
     print(
-        f"validated {found.release_id}: nrmse {found.metrics['nrmse']:.4f}, deterministic {found.is_deterministic}"
+        f"validated {found.release_id}: {prepared.headline(found.metrics)}, "
+        f"deterministic {found.is_deterministic}"
     )
 
 

@@ -12,7 +12,6 @@ trainer, a validator, a controller and four council members.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -30,19 +29,19 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from own_repository import commit_project
 from processes import DemoError, Processes, environment, free_port
+from reading import observe_bad_canary, observe_good_canary
+from records import observe_rebuild, observe_records, observe_reports
 from traffic import NOT_SERVED_YET, OK, Traffic, by_status, by_version
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "projects" / "climate"))
-from downscaling.patches import live_patches  # noqa: E402 - the project lies beside this one
-from task import open_fields  # noqa: E402 - same
+from task import TASKS, default_name, prepare  # noqa: E402 - the project lies beside this one
 
-MODEL = "climate-downscaler"
 COUNCIL = ("council-1", "council-2", "council-3", "council-4-indigenous-representative")
 CANARY_RATIO = 0.1
+ROW_COUNT, LIVE_SEED = 512, 2024
 RATE_PER_S, QUIET_RATE_PER_S = 100.0, 25.0
 MIN_SAMPLES = {"default": 200, "small": 60}
-REPORTS = ("rollback_report.json", "drift_summary.json", "sovereignty_conflict.json")
 
 
 @dataclass
@@ -53,12 +52,18 @@ class Demo:
     processes: Processes
     server: str
     endpoint: str
+    task: str
     data: str
     size: str
     folder: Path
     rows: np.ndarray[Any, np.dtype[np.float32]]
     client: MlflowClient
     traffic: Traffic
+
+    @property
+    def model(self) -> str:
+        """The registered model."""
+        return default_name(self.task)
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -71,12 +76,12 @@ class Demo:
 
     def levels(self) -> tuple[int | None, int | None]:
         """Return who is Production and who is canary."""
-        found = self.kfm_api(f"models/{MODEL}")
+        found = self.kfm_api(f"models/{self.model}")
         return found["production"], found["canary"]
 
     def journal(self) -> dict[str, Any]:
         """Return the controller's state."""
-        return self.kfm_api(f"models/{MODEL}/rollout")["state"] or {}
+        return self.kfm_api(f"models/{self.model}/rollout")["state"] or {}
 
     def wait_phase(self, *phases: str, version: int, timeout_s: float) -> dict[str, Any]:
         """Wait until the rollout of a version is in one of some phases."""
@@ -100,6 +105,7 @@ class Demo:
         """Train, sign, validate and register by the project, as a user does."""
         parameters = {
             "family": "climate",
+            "task": self.task,
             "version": version,
             "data": self.data,
             "size": self.size,
@@ -149,7 +155,16 @@ class Demo:
     def start_serving(self) -> None:
         """Start Ray Serve and the controller, and the clients that ask all the time."""
         port = self.endpoint.rsplit(":", 1)[-1]
-        arguments = ["kfm", "rollout", "run", MODEL, "--key", "keys/controller.pem", "--port", port]
+        arguments = [
+            "kfm",
+            "rollout",
+            "run",
+            self.model,
+            "--key",
+            "keys/controller.pem",
+            "--port",
+            port,
+        ]
         self.processes.start("rollout", [*arguments, "--cache-dir", "cache"])
         log = self.processes.log_of("rollout")
         self.processes.wait_for(
@@ -159,15 +174,17 @@ class Demo:
 
     def try_production(self) -> None:
         """Ask MLflow's own client for Production at once, and look at what it gets."""
-        before = self.client.get_model_version(MODEL, "1")
+        before = self.client.get_model_version(self.model, "1")
         try:
-            self.client.transition_model_version_stage(MODEL, "1", "Production")
+            self.client.transition_model_version_stage(self.model, "1", "Production")
             sentence = "it was allowed"
         except MlflowException as exc:
             sentence = str(exc)
         self.board.say(sentence)
-        after = self.client.get_model_version(MODEL, "1")
-        refused = "KFM refused Production" in sentence and f"see /kfm/models/{MODEL}/1" in sentence
+        after = self.client.get_model_version(self.model, "1")
+        refused = (
+            "KFM refused Production" in sentence and f"see /kfm/models/{self.model}/1" in sentence
+        )
         self.board.observe("Production is refused to a candidate", sentence[:90], holds=refused)
         self.board.observe(
             "a refusal changes nothing",
@@ -180,20 +197,20 @@ class Demo:
         answer = requests.post(
             f"{self.server}/ajax-api/2.0/mlflow/model-versions/transition-stage",
             json={
-                "name": MODEL,
+                "name": self.model,
                 "version": str(version),
                 "stage": "Staging",
                 "archive_existing_versions": False,
             },
             timeout=120,
         )
-        found = self.client.get_model_version(MODEL, str(version))
+        found = self.client.get_model_version(self.model, str(version))
         self.board.observe(
             f"v{version} passes its gates into Staging",
             f"HTTP {answer.status_code}, stage {found.current_stage}, aliases {list(found.aliases)}",
             holds=answer.ok and found.current_stage == "Staging" and "staging" in found.aliases,
         )
-        uri = self.client.get_model_version_download_uri(MODEL, str(version))
+        uri = self.client.get_model_version_download_uri(self.model, str(version))
         self.board.observe(f"v{version} is frozen", uri[:60] + "…", holds="/kfm-frozen/" in uri)
         write = requests.put(
             f"{self.server}/api/2.0/mlflow-artifacts/artifacts/{uri.split(':/', 1)[1]}/model.onnx",
@@ -208,12 +225,19 @@ class Demo:
 
     def to_canary(self, version: int) -> None:
         """Set the alias that names the level."""
-        self.client.set_registered_model_alias(MODEL, "canary", str(version))
+        self.client.set_registered_model_alias(self.model, "canary", str(version))
 
     def vote(self) -> None:
         """Let three of four council members approve, the required representative among them."""
         for member in (COUNCIL[0], COUNCIL[1], COUNCIL[3]):
-            arguments = ["kfm", "vote", f"models:/{MODEL}/1", "--to", "production", "--approve"]
+            arguments = [
+                "kfm",
+                "vote",
+                f"models:/{self.model}/1",
+                "--to",
+                "production",
+                "--approve",
+            ]
             self.processes.run(
                 f"vote-{member}",
                 [*arguments, "--key", f"keys/{member}.pem", "--reason", "the canary answered well"],
@@ -236,7 +260,7 @@ class Demo:
             f"{share:.1%} of {total}; the rest: nothing in production yet (503)",
             holds=abs(share - CANARY_RATIO) < slack and set(statuses) <= {OK, NOT_SERVED_YET},
         )
-        allowed = self.kfm_api(f"models/{MODEL}/versions/1/check?to=production")
+        allowed = self.kfm_api(f"models/{self.model}/versions/1/check?to=production")
         self.board.observe(
             "without votes there is no Production",
             allowed["sentence"],
@@ -246,7 +270,7 @@ class Demo:
     def observe_production(self) -> float:
         """Check that v1 is Production and answers everything; return from when on."""
         self.wait_phase("Soaking", "Succeeded", version=1, timeout_s=60)
-        found = self.client.get_model_version(MODEL, "1")
+        found = self.client.get_model_version(self.model, "1")
         self.board.observe(
             "three of four votes make v1 Production",
             f"stage {found.current_stage}, aliases {sorted(found.aliases)}",
@@ -261,7 +285,7 @@ class Demo:
 
     def observe_answers(self) -> None:
         """Check that the endpoint answers what plain MLflow computes from the registry."""
-        model = mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+        model = mlflow.pyfunc.load_model(f"models:/{self.model}@champion")
         expected = np.asarray(model.predict({"input": self.rows[:2]})["output"])
         answer = requests.post(
             f"{self.endpoint}/invocations", json={"inputs": self.rows[:2].tolist()}, timeout=30
@@ -279,7 +303,7 @@ class Demo:
         state = self.wait_phase("RolledBack", "RollbackFailed", version=2, timeout_s=300)
         self.board.say(state["reason"])
         production, canary = self.levels()
-        bad = self.client.get_model_version(MODEL, "2")
+        bad = self.client.get_model_version(self.model, "2")
         self.board.observe(
             "the registry is back at v1",
             f"Production v{production}, canary {canary}, v2 {bad.current_stage}",
@@ -303,59 +327,45 @@ class Demo:
             f"{len(failed)} of {len(served)}",
             holds=not failed,
         )
-        self.observe_reports(bad.run_id)
+        observe_reports(self, bad.run_id)
 
-    def observe_reports(self, run_id: str | None) -> None:
-        """Check that the three documents of the rollback are there and valid."""
-        from kfm_mlflow.metadata.schemas import schema_problems
+    def play_worse_release(self, served_since_s: float) -> None:
+        """Let a release through the gates that only live traffic can tell from a good one."""
+        board = self.board
+        with board.step(
+            "A worse release: half of its targets shuffled, validated on the calmest patches",
+            "numbers on paper can be good and the model bad",
+        ):
+            # Fewer questions meanwhile: two cores are to train, too.
+            self.traffic.rate_per_s = QUIET_RATE_PER_S
+            self.release("v1.1.0", shuffled_ratio="0.5", selection="calmest")
+            self.to_staging(2)
+            self.traffic.rate_per_s = RATE_PER_S
+        with board.step(
+            "Its canary", "what live traffic shows takes it back, registry and traffic together"
+        ):
+            self.to_canary(2)
+            self.observe_rollback(served_since_s)
+            observe_bad_canary(self)
 
-        problems: list[str] = []
-        documents: dict[str, Any] = {}
-        for name in REPORTS:
-            text = mlflow.artifacts.load_text(f"runs:/{run_id}/rollback/v2/{name}")
-            documents[name] = json.loads(text)
-            problems += schema_problems(name.removesuffix(".json"), documents[name])
-        report = documents["rollback_report.json"]
-        detected, restored = (
-            np.datetime64(report[key].rstrip("Z")) for key in ("detected_at", "traffic_restored_at")
-        )
-        took_ms = float((restored - detected) / np.timedelta64(1, "us")) / 1000
-        self.board.observe(
-            "rollback_report, drift_summary and sovereignty_conflict are valid",
-            "; ".join(problems)
-            or f"restored v{report['restored_version']}, traffic {took_ms:.0f} ms after the verdict",
-            holds=not problems and report["restored_version"] == 1 and took_ms < 5000,  # noqa: PLR2004 - "at once"
-        )
-
-    def observe_records(self) -> None:
-        """Check the ledger's chain and the release in production, by the command line."""
-        ledger = self.processes.run("ledger", ["kfm", "ledger", "verify"]).strip()
-        self.board.observe(
-            "the ledger's hash chain is intact", ledger, holds="chain intact" in ledger
-        )
-        text = self.processes.run(
-            "verify", ["kfm", "verify", f"models:/{MODEL}/1", "--policy-dir", "policies"]
-        )
-        last = text.strip().splitlines()[-1]
-        self.board.observe(
-            "kfm verify accepts what is in production", last, holds=last.startswith("PASS")
-        )
-
-    def observe_rebuild(self) -> None:
-        """Check that a second run from the recorded commit gives the same release id."""
-        arguments = ["kfm", "rebuild", f"models:/{MODEL}/1", "--source", str(self.project)]
-        if self.data != "generated":
-            arguments += ["-P", f"data={self.data}"]
-        text = self.processes.run(
-            "rebuild", [*arguments, "--env-manager", "local"], accepted=(0, 1)
-        )
-        recorded = self.kfm_api(f"models/{MODEL}/versions/1")["release"]["id"]
-        (rebuilt,) = (line.split()[1] for line in text.splitlines() if line.startswith("rebuilt "))
-        self.board.observe(
-            "trained again from its commit, v1 is the same release",
-            f"{rebuilt[:23]}…; {text.strip().splitlines()[-1]}",
-            holds=rebuilt == recorded,
-        )
+    def play_refused_release(self) -> None:
+        """Let a release try whose targets belonged to other rows."""
+        with self.board.step(
+            "A release trained on shuffled targets", "what does not keep its limits stays outside"
+        ):
+            self.traffic.rate_per_s = QUIET_RATE_PER_S
+            self.release("v1.1.0", shuffled_ratio="1.0")
+            try:
+                self.client.transition_model_version_stage(self.model, "2", "Staging")
+                sentence = "it was allowed"
+            except MlflowException as exc:
+                sentence = str(exc)
+            self.board.observe(
+                "the gates refuse v2",
+                sentence[:150],
+                holds="KFM refused Staging" in sentence
+                and f"see /kfm/models/{self.model}/2" in sentence,
+            )
 
     # -- the whole ---------------------------------------------------------------------------
 
@@ -385,35 +395,27 @@ class Demo:
         with board.step("Canary at 10 %", "a share of live traffic measures the release"):
             self.to_canary(1)
             self.observe_first_canary()
+            observe_good_canary(self)
         with board.step("The council votes", "a quorum, and only a quorum, opens Production"):
             self.vote()
             served_since_s = self.observe_production()
             self.observe_answers()
-        with board.step(
-            "A worse release: trained on shuffled targets, validated on the calmest patches",
-            "numbers on paper can be good and the model bad",
-        ):
-            # Fewer questions meanwhile: two cores are to train, too.
-            self.traffic.rate_per_s = QUIET_RATE_PER_S
-            self.release("v1.1.0", shuffle_targets="yes", selection="calmest")
-            self.to_staging(2)
-            self.traffic.rate_per_s = RATE_PER_S
-        with board.step(
-            "Its canary", "what live traffic shows takes it back, registry and traffic together"
-        ):
-            self.to_canary(2)
-            self.observe_rollback(served_since_s)
+        if self.task == "downscaling":
+            self.play_worse_release(served_since_s)
+        else:
+            self.play_refused_release()
         with board.step("Check the records", "anybody can check afterwards"):
-            self.observe_records()
+            observe_records(self)
         with board.step("kfm rebuild", "what is in production can be made again, byte for byte"):
             self.traffic.rate_per_s = QUIET_RATE_PER_S
-            self.observe_rebuild()
+            observe_rebuild(self)
 
 
-def load_rows(data: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return fair patches for the clients to ask about."""
-    fields, _ = open_fields(data)
-    return np.ascontiguousarray(live_patches(fields, count=512, seed=2024).coarse)
+def load_rows(task: str, data: str, size: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return fair rows for the clients to ask about."""
+    rows = prepare(task, data, size=size, seed=LIVE_SEED).validation_rows
+    chosen = np.random.default_rng(LIVE_SEED).permutation(len(rows))[:ROW_COUNT]
+    return np.ascontiguousarray(rows[chosen])
 
 
 def build(options: argparse.Namespace, folder: Path, data: str, rows: Any) -> Demo:
@@ -428,6 +430,7 @@ def build(options: argparse.Namespace, folder: Path, data: str, rows: Any) -> De
         processes=Processes(folder, environ),
         server=server,
         endpoint=endpoint,
+        task=options.task,
         data=data,
         size=options.size,
         folder=folder,
@@ -440,14 +443,17 @@ def build(options: argparse.Namespace, folder: Path, data: str, rows: Any) -> De
 def main() -> int:
     """Run the demo; 0 only if every row holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="generated", help="generated, or a NetCDF or Zarr path")
+    parser.add_argument("--task", default="downscaling", choices=TASKS)
+    parser.add_argument("--data", default="generated", help="generated, or a path")
     parser.add_argument("--size", default="default", choices=sorted(MIN_SAMPLES))
     parser.add_argument(
         "--keep", action="store_true", help="leave everything up and print the URLs"
     )
     options = parser.parse_args()
     data = options.data if options.data == "generated" else str(Path(options.data).resolve())
-    rows = load_rows(data)  # Data that cannot be read stops here, before anything is made.
+    rows = load_rows(
+        options.task, data, options.size
+    )  # Data that cannot be read stops here, before anything is made.
     folder = Path(tempfile.mkdtemp(prefix="kfm-demo-"))
     demo = build(options, folder, data, rows)
     finished = False

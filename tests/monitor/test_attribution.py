@@ -169,3 +169,20 @@ def test_model_that_answers_to_nothing_is_no_evidence():
 def test_counts_too_small_are_refused(fields, options):
     with pytest.raises(InputError, match="at least"):
         integrated_gradients_summary(Field(np.ones((8, 8))), fields, seed=0, **options)
+
+
+def test_columns_are_explained_from_the_mean_sample_in_units_of_their_own():
+    torch.manual_seed(0)
+    rows = torch.randn(64, 3) * torch.tensor([10.0, 0.1, 1.0]) + torch.tensor([280.0, 0.5, -3.0])
+    model = torch.nn.Linear(3, 2, bias=True)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.2, 0.0, 0.0], [0.0, 30.0, 0.0]]))
+    found = integrated_gradients_summary(model, rows.numpy(), seed=1, baseline="sample-mean")
+    assert found["baseline"] == "sample-mean"
+    assert found["convergence_delta"] < 1e-4
+    shares = [feature["importance_ratio"] for feature in found["features"]]
+    # Each answer depends on one column alone and counts in its own deviation: equal shares.
+    expected = (rows - rows.mean(dim=0)).abs().mean(dim=0) / rows.std(dim=0, unbiased=False)
+    expected[2] = 0.0
+    assert shares == pytest.approx((expected / expected.sum()).tolist(), abs=1e-3)
+    assert found["stability"]["min_correlation"] > 0.95

@@ -8,6 +8,7 @@ bands, in turns to training and to validation; patches of two bands are at least
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,14 +25,34 @@ if TYPE_CHECKING:
     from downscaling.fields import FieldSet
 
     Floats = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
 
 LAT_SIZE, LON_SIZE = 12, 20
 _STRIDE = 4
 _BAND, _EDGE = 60, 5
 
 
-def cut_reanalysis(path: Path) -> tuple[Floats, Floats, NDArray[np.int64], Source]:
-    """Return training rows, held-out rows, for each held-out row another of its season, and source.
+@dataclass(frozen=True)
+class Patches:
+    """Rows of a file, on both sides of the split.
+
+    Attributes:
+        learned: Training rows, [n, 3, 12, 20].
+        held: Held-out rows, [m, 3, 12, 20].
+        partner: For each held-out row another of its season, [m].
+        source: Where they come from.
+        training_places: Latitude and longitude of the training rows' values, [n, 12, 20] each.
+    """
+
+    learned: Floats
+    held: Floats
+    partner: NDArray[np.int64]
+    source: Source
+    training_places: tuple[Doubles, Doubles]
+
+
+def cut_reanalysis(path: Path) -> Patches:
+    """Cut patches of every field of a file.
 
     Raises:
         DataError: The grid is smaller than three patches.
@@ -46,7 +67,8 @@ def cut_reanalysis(path: Path) -> tuple[Floats, Floats, NDArray[np.int64], Sourc
     band = min(_BAND, len(fields.lon) // 2)
     number = np.arange(len(fields.lon)) // band
     is_training = number % 2 == 0
-    learned, _ = _cut(fields, _lefts(len(fields.lon), band, 0), is_training)
+    lefts = _lefts(len(fields.lon), band, 0)
+    learned, _ = _cut(fields, lefts, is_training)
     held, group = _cut(fields, _lefts(len(fields.lon), band, 1), is_training)
     # The next patch of the same field and latitudes.
     partner = np.arange(len(held))
@@ -58,7 +80,21 @@ def cut_reanalysis(path: Path) -> tuple[Floats, Floats, NDArray[np.int64], Sourc
         variables=tuple(sorted(set(fields.variables))),
         cell_size_deg=abs(float(fields.lat[1] - fields.lat[0])),
     )
-    return learned, held, partner, source
+    return Patches(learned, held, partner, source, _places(fields, lefts))
+
+
+def _tops(fields: FieldSet) -> NDArray[np.int64]:
+    return np.arange(0, len(fields.lat) - LAT_SIZE + 1, _STRIDE)
+
+
+def _places(fields: FieldSet, lefts: NDArray[np.int64]) -> tuple[Doubles, Doubles]:
+    """Return where the values of patches lie, in the order of ``_cut``."""
+    top, left = (part.ravel() for part in np.meshgrid(_tops(fields), lefts, indexing="ij"))
+    lat = fields.lat[top[:, None] + np.arange(LAT_SIZE)][:, :, None]
+    lon = fields.lon[left[:, None] + np.arange(LON_SIZE)][:, None, :]
+    lat_of, lon_of = np.broadcast_arrays(lat, lon)
+    count = len(fields.values)
+    return np.tile(lat_of, (count, 1, 1)), np.tile(lon_of, (count, 1, 1))
 
 
 def _lefts(lon_count: int, band: int, parity: int) -> NDArray[np.int64]:
@@ -77,7 +113,7 @@ def _cut(
         away = values - known.mean(axis=1, keepdims=True)
         spread = away[:, is_training].std(axis=1)
         phase = 0.0 if "Jul" not in fields.labels[sample] else np.pi
-        for top in range(0, len(fields.lat) - LAT_SIZE + 1, _STRIDE):
+        for top in _tops(fields):
             usual = float(np.sqrt(np.square(spread[top : top + LAT_SIZE]).mean()))
             season = np.zeros((2, LAT_SIZE, LON_SIZE))
             season[1] = np.cos(phase)

@@ -36,7 +36,8 @@ from circulation import (
     season_waves,
 )
 from fitting import Fit
-from prepared import Prepared, Source, Trained
+from mixing import dealt_order
+from prepared import GENERATED, Prepared, Source, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +65,8 @@ class Case:
         kinds: [m]: "" or the kind of anomaly.
         source: Where they come from.
         selections: What the two are, in words.
+        training_places: Latitude and longitude of every value of every row of ``learned``; None
+            when they have no place.
     """
 
     learned: Floats
@@ -71,21 +74,23 @@ class Case:
     kinds: tuple[str, ...]
     source: Source
     selections: tuple[str, str]
+    training_places: tuple[Doubles, Doubles] | None = None
 
 
-def prepare(data: str, *, size: str, seed: int) -> Prepared:
+def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> Prepared:
     """Return the task on generated fields or on a file of fields.
 
     Raises:
         DataError: The file holds no fields that are large enough.
     """
-    case = _generated(seed) if data == "generated" else _from_file(Path(data), seed)
+    case = _generated(seed) if data == GENERATED else _from_file(Path(data), seed)
     fit, code_size, width = PRESETS[size]
     config = replace(fit, seed=seed, device="auto")
 
     def train() -> Trained:
+        rows = _torn_apart(case.learned, shuffled_ratio, seed)
         model, history, elapsed_s = train_reconstruction(
-            case.learned, config, code_size=code_size, width=width
+            rows, config, code_size=code_size, width=width
         )
         shape = [int(n) for n in case.learned.shape[2:]]
         said = {
@@ -99,7 +104,6 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
     return Prepared(
         mlm_task="anomaly-detection",
         source=case.source,
-        how={"seed": seed, "anomaly_kinds": list(KINDS)},
         selections=case.selections,
         baseline_rows=case.learned,
         validation_rows=case.held,
@@ -107,6 +111,7 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
         evaluate=lambda predict: evaluate(predict, case),
         headline=_headline,
         description=f"How unlike its season a field of {case.source.name} is.",
+        training_places=case.training_places,
     )
 
 
@@ -125,10 +130,10 @@ def _generated(seed: int) -> Case:
 
 
 def _from_file(path: Path, seed: int) -> Case:
-    learned, held, partner, source = cut_reanalysis(path)
-    held, kinds = _tamper(learned, held, partner, seed)
+    cut = cut_reanalysis(path)
+    held, kinds = _tamper(cut.learned, cut.held, cut.partner, seed)
     words = ("every second band of longitudes", "the others, a tenth tampered with")
-    return Case(learned, held, kinds, source, words)
+    return Case(cut.learned, held, kinds, cut.source, words, cut.training_places)
 
 
 def _tamper(
@@ -142,6 +147,18 @@ def _tamper(
 def _rows(fields: Floats, waves: Floats) -> Floats:
     season = np.broadcast_to(waves[:, :, None, None], (*waves.shape, *fields.shape[1:]))
     return np.ascontiguousarray(np.concatenate([fields[:, None], season], axis=1))
+
+
+def _torn_apart(rows: Floats, shuffled_ratio: float, seed: int) -> Floats:
+    """Return rows of which a share has cells of different fields: no relation is left in them."""
+    flat = rows[:, 0].reshape(len(rows), -1)
+    cells = range(flat.shape[1])
+    order = np.stack(
+        [dealt_order(len(rows), shuffled_ratio, seed=seed * len(cells) + cell) for cell in cells],
+        axis=1,
+    )
+    fields = np.take_along_axis(flat, order, axis=0).reshape(rows[:, 0].shape)
+    return np.concatenate([fields[:, None], rows[:, 1:]], axis=1)
 
 
 def evaluate(predict: Predict, case: Case) -> dict[str, float]:

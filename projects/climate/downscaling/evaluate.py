@@ -11,6 +11,10 @@ nrmse          sqrt(mean((e / s)**2))
 nmae           mean(abs(e / s))
 nbias          mean(e / s)
 correlation    Pearson's over all cells of the anomalies (predicted - c) / s and (fine - c) / s
+pattern_correlation  mean over patches of Pearson's between the two patches
+ssim           mean structural similarity (Wang, Bovik, Sheikh and Simoncelli 2004): uniform windows
+               of 7 by 7, K1 = 0.01, K2 = 0.03, dynamic range 4 s
+tails          of the anomalies / s, see extremes.py
 rmse_bicubic   rmse of bicubic interpolation of the same patches
 skill_vs_bicubic  1 - rmse / rmse_bicubic
 ============== ================================================================================
@@ -27,6 +31,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from downscaling.network import bicubic_matrix
+from extremes import tail_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
     from downscaling.patches import Patches
 
     Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+_SSIM_RANGE = 4.0  # in units of the spread: two deviations to either side
 
 
 def bicubic(coarse: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,6 +85,9 @@ def evaluate(predict: Predict, patches: Patches) -> dict[str, float]:
             "nbias": float(scaled.mean()),
             "rmse_bicubic": rmse_bicubic,
             "skill_vs_bicubic": float(1.0 - np.float64(rmse) / rmse_bicubic),
+            "pattern_correlation": _pattern_correlation(predicted, fine),
+            "ssim": _ssim((predicted - center) / spread, (fine - center) / spread),
+            **tail_metrics((predicted - center) / spread, (fine - center) / spread),
         }
 
 
@@ -92,3 +102,23 @@ def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> flo
     return float(
         (first * second).mean() / (np.sqrt(np.square(first).mean() * np.square(second).mean()))
     )
+
+
+def _pattern_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the mean over patches of the correlation of their cells, [n, lat, lon] each."""
+    first = first - first.mean(axis=(1, 2), keepdims=True)
+    second = second - second.mean(axis=(1, 2), keepdims=True)
+    sizes = np.square(first).mean(axis=(1, 2)) * np.square(second).mean(axis=(1, 2))
+    return float(((first * second).mean(axis=(1, 2)) / np.sqrt(sizes)).mean())
+
+
+def _ssim(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the mean structural similarity of patches in units of their spread."""
+    a, b = (np.lib.stride_tricks.sliding_window_view(x, (7, 7), (1, 2)) for x in (first, second))
+    mean_a, mean_b = a.mean(axis=(3, 4)), b.mean(axis=(3, 4))
+    var_a, var_b = a.var(axis=(3, 4)), b.var(axis=(3, 4))
+    shared = (a * b).mean(axis=(3, 4)) - mean_a * mean_b
+    low, high = (0.01 * _SSIM_RANGE) ** 2, (0.03 * _SSIM_RANGE) ** 2
+    similar = (2 * mean_a * mean_b + low) * (2 * shared + high)
+    similar /= (mean_a**2 + mean_b**2 + low) * (var_a + var_b + high)
+    return float(similar.mean())

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from downscaling.geometry import FINE_SIZE, block_mean, split_longitudes
+from downscaling.fieldset import GLOBAL_SPAN_DEG
+from downscaling.geometry import FACTOR, FINE_SIZE, block_mean, split_longitudes
 from kfm_mlflow.errors import DataError
+from prepared import Placed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +28,7 @@ CALM_POOL_FACTOR = 24
 """The calmest selection looks at this many times the patches that it keeps."""
 
 _TRAIN, _VALIDATION, _LIVE = 1, 2, 3  # streams of one seed
+_FIELD_COUNT = 128
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,53 @@ def live_patches(fields: FieldSet, *, count: int = 512, seed: int = 7) -> Patche
         DataError: A variable is constant over the training longitudes.
     """
     return _cut(fields, _normalisation(fields), _draw(fields, seed, _LIVE, count))
+
+
+def training_places(
+    fields: FieldSet, *, seed: int, train_count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return latitude and longitude of every fine value of the training patches, [n, 32, 32]."""
+    places = _draw(fields, seed, _TRAIN, train_count)
+    side = np.arange(FINE_SIZE)
+    shape = (train_count, FINE_SIZE, FINE_SIZE)
+    lat = np.broadcast_to(fields.lat[places[:, 1, None] + side][:, :, None], shape)
+    lon = np.broadcast_to(fields.lon[places[:, 2, None] + side][:, None, :], shape)
+    return lat, lon
+
+
+def patches_around(fields: FieldSet, lat_deg: float, lon_deg: float) -> Placed | None:
+    """Return one place of every field, with a point as near its middle as the grid allows.
+
+    Returns:
+        At most 128 fields; None when the point lies off the grid, or there is one field only.
+    """
+    lon_deg = lon_deg + GLOBAL_SPAN_DEG if lon_deg < fields.lon[0] else lon_deg
+    inside = (
+        fields.lat[0] <= lat_deg <= fields.lat[-1] and fields.lon[0] <= lon_deg <= fields.lon[-1]
+    )
+    if not inside or len(fields.values) < 2:  # noqa: PLR2004 - to compare
+        return None
+    top, left = (
+        int(np.clip(np.searchsorted(axis, at) - FINE_SIZE // 2, 0, len(axis) - FINE_SIZE))
+        for axis, at in ((fields.lat, lat_deg), (fields.lon, lon_deg))
+    )
+    lat, lon = fields.lat[top : top + FINE_SIZE], fields.lon[left : left + FINE_SIZE]
+    size_deg = abs(float(lat[1] - lat[0]))
+    fine = fields.values[:_FIELD_COUNT, top : top + FINE_SIZE, left : left + FINE_SIZE]
+    blocks = [axis.reshape(-1, FACTOR).mean(axis=1) for axis in (lat, lon)]
+    return Placed(
+        rows=block_mean(fine),
+        inputs=_mesh(*blocks),
+        outputs=_mesh(lat, lon),
+        cell_sizes_deg=(size_deg * FACTOR, size_deg),
+    )
+
+
+def _mesh(
+    lat: NDArray[np.float64], lon: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    lat_of, lon_of = np.meshgrid(lat, lon, indexing="ij")
+    return lat_of, lon_of
 
 
 def _normalisation(fields: FieldSet) -> _Normalisation:

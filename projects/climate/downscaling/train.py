@@ -1,32 +1,21 @@
-"""Seed-locked training of the downscaler.
-
-The same patches, configuration and kind of device give bitwise the same weights: random numbers
-come from generators seeded here, torch runs its deterministic algorithms, and on a CPU one thread
-does the sums, so that their order does not depend on how many cores are free.
-"""
+"""Seed-locked training of the downscaler: its patches, their symmetries, its loss."""
 
 from __future__ import annotations
 
-import os
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from downscaling.network import Downscaler
+from fitting import Device, Fit, choose_device, fit
+from mixing import dealt_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from downscaling.patches import Patches
 
-Device = Literal["cpu", "cuda", "auto"]
-
-_HISTORY_POINT_COUNT = 20
 _SYMMETRY_COUNT = 8
 
 
@@ -42,7 +31,8 @@ class TrainConfig:
         weight_decay: Of AdamW.
         width: Channels of the network.
         depth: Hidden layers of the network.
-        shuffle_targets: Train on the fine anomalies of other patches: an honestly worse model.
+        shuffled_ratio: Share of patches trained on the fine anomalies of others: an honestly worse
+            model. At one half it answers with the right pattern, half as strong.
         device: ``auto`` takes CUDA where there is one; ``cuda`` fails where there is none.
     """
 
@@ -53,7 +43,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     width: int = 24
     depth: int = 3
-    shuffle_targets: bool = False
+    shuffled_ratio: float = 0.0
     device: Device = "cpu"
 
     def __post_init__(self) -> None:
@@ -88,26 +78,6 @@ class Trained:
     elapsed_s: float
 
 
-def choose_device(device: Device) -> Literal["cpu", "cuda"]:
-    """Return the device to train on.
-
-    Raises:
-        RuntimeError: ``cuda`` is asked for and torch sees none.
-        ValueError: The name is unknown.
-    """
-    if device not in ("cpu", "cuda", "auto"):
-        raise ValueError(f"device {device!r} is none of cpu, cuda, auto")
-    if device == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if device == "cuda":
-        raise RuntimeError(
-            "device 'cuda' is asked for and torch sees no GPU; ask for 'auto' or 'cpu'"
-        )
-    return "cpu"
-
-
 def train(patches: Patches, config: TrainConfig) -> Trained:
     """Train a downscaler.
 
@@ -119,70 +89,47 @@ def train(patches: Patches, config: TrainConfig) -> Trained:
         RuntimeError: ``config.device`` is ``cuda`` and there is none.
         FloatingPointError: The loss stopped being finite.
     """
+    scale = float(
+        np.median((patches.fine - patches.coarse.mean(axis=(1, 2), keepdims=True)).std(axis=(1, 2)))
+    )
+
+    def build() -> Downscaler:
+        return Downscaler(width=config.width, depth=config.depth, scale=scale or 1.0)
+
+    turns = np.random.Generator(np.random.PCG64([config.seed, 1]))
+
+    def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        coarse, fine, weight = batch
+        symmetry = int(turns.integers(0, _SYMMETRY_COUNT))
+        error: Tensor = model(_turned(coarse, symmetry)) - _turned(fine, symmetry)
+        return (error * weight[:, None, None]).square().mean()
+
+    how = Fit(
+        seed=config.seed,
+        step_count=config.step_count,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        device=config.device,
+    )
+    model, history, elapsed_s = fit(build, loss, _tensors(patches, config), how)
     device = choose_device(config.device)
-    with _deterministic(device):
-        torch.manual_seed(config.seed)
-        scale = float(
-            np.median(
-                (patches.fine - patches.coarse.mean(axis=(1, 2), keepdims=True)).std(axis=(1, 2))
-            )
-        )
-        model = Downscaler(width=config.width, depth=config.depth, scale=scale or 1.0).to(device)
-        started = time.perf_counter()
-        history = _fit(model, *_tensors(patches, config, device), config)
-        elapsed_s = time.perf_counter() - started
-    model = model.cpu().eval()
-    return Trained(model, history, replace(config, device=device), elapsed_s)
+    return Trained(cast("Downscaler", model), history, replace(config, device=device), elapsed_s)
 
 
-def _tensors(patches: Patches, config: TrainConfig, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def _tensors(patches: Patches, config: TrainConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Return inputs, targets (anomalies about the patch mean) and loss weights 1 / spread."""
     mean = patches.coarse.mean(axis=(1, 2), keepdims=True)
     coarse = torch.from_numpy(patches.coarse - mean)
     fine = torch.from_numpy(patches.fine - mean)
     weight = torch.from_numpy(1.0 / patches.spread)
-    if config.shuffle_targets:
+    if config.shuffled_ratio:
         # Anomalies travel in units of their own patch's deviation, so that every patch keeps a
         # target of its own size and only the pattern is wrong.
         size = fine.std(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        order = torch.randperm(len(fine), generator=torch.Generator().manual_seed(config.seed))
-        fine = (fine / size)[order] * size
-    return coarse.to(device), fine.to(device), weight.to(device)
-
-
-def _fit(
-    model: Downscaler, coarse: Tensor, fine: Tensor, weight: Tensor, config: TrainConfig
-) -> tuple[tuple[int, float], ...]:
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=config.step_count + 1, pct_start=0.1
-    )
-    rng = np.random.Generator(np.random.PCG64([config.seed, 0]))
-    every = max(1, config.step_count // _HISTORY_POINT_COUNT)
-    history: list[tuple[int, float]] = []
-    total = torch.zeros((), device=coarse.device)
-    model.train()
-    for step in range(1, config.step_count + 1):
-        chosen = torch.from_numpy(rng.integers(0, len(coarse), config.batch_size)).to(coarse.device)
-        symmetry = int(rng.integers(0, _SYMMETRY_COUNT))
-        target = _turned(fine[chosen], symmetry)
-        error = (model(_turned(coarse[chosen], symmetry)) - target) * weight[chosen, None, None]
-        loss = error.square().mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        total += loss.detach()
-        if step % every == 0:
-            history.append((step, float(total) / every))
-            total.zero_()
-            if not np.isfinite(history[-1][1]):
-                raise FloatingPointError(
-                    f"the loss is {history[-1][1]} at step {step}; lower learning_rate"
-                )
-    return tuple(history)
+        order = dealt_order(len(fine), config.shuffled_ratio, seed=config.seed)
+        fine = (fine / size)[torch.from_numpy(order)] * size
+    return coarse, fine, weight
 
 
 def _turned(patches: Tensor, symmetry: int) -> Tensor:
@@ -198,26 +145,3 @@ def _turned(patches: Tensor, symmetry: int) -> Tensor:
     if symmetry & 4:
         patches = patches.transpose(1, 2)
     return patches
-
-
-@contextmanager
-def _deterministic(device: str) -> Iterator[None]:
-    """Hold torch to repeatable results, and leave its settings as they were."""
-    if device == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    was_on = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    thread_count = torch.get_num_threads()
-    benchmark = torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(
-        devices=range(torch.cuda.device_count()) if device == "cuda" else []
-    ):
-        torch.use_deterministic_algorithms(mode=True)
-        torch.backends.cudnn.benchmark = False
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(thread_count)
-            torch.backends.cudnn.benchmark = benchmark
-            torch.use_deterministic_algorithms(mode=was_on, warn_only=warn_only)

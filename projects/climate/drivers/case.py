@@ -34,10 +34,21 @@ class Days:
 
 @dataclass(frozen=True)
 class Case:
-    """Both sides of a split, and the names of what is predicted."""
+    """Both sides of a split, and the names of what is predicted.
+
+    Attributes:
+        learned: Training rows.
+        held: Held-out rows.
+        quantities: Names of what is predicted.
+        source: Where they come from.
+        selections: What the two are, in words.
+        training_places: Latitude and longitude of every value of every training row; None when
+            rows have no place.
+    """
 
     learned: Days
     held: Days
     quantities: tuple[str, ...]
     source: Source
     selections: tuple[str, str]
+    training_places: tuple[Doubles, Doubles] | None = None

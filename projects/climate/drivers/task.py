@@ -9,6 +9,8 @@ correlation           mean over quantities of Pearson's of the departures from t
 nrmse_climatology     the same of the season, two harmonics fitted to the training days
 nrmse_persistence     the same of the day before
 skill_vs_climatology  1 - nrmse / nrmse_climatology; skill_vs_persistence likewise
+skill                 the smaller of the two
+tails                 of the departures from the season / s, see extremes.py
 ===================== =========================================================================
 
 On a file of reanalysis fields (``winds.py``) the zonal mean stands in the place of climatology,
@@ -29,8 +31,10 @@ from drivers.case import Case, Days
 from drivers.model import train_drivers
 from drivers.region import QUANTITIES, regional_weather
 from drivers.winds import cut_winds
+from extremes import tail_metrics
 from fitting import Fit
-from prepared import Prepared, Source, Trained
+from mixing import dealt_order
+from prepared import GENERATED, Prepared, Source, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,29 +46,27 @@ if TYPE_CHECKING:
     Doubles = NDArray[np.float64]
 
 PRESETS = {
-    "default": (Fit(step_count=900, batch_size=128, learning_rate=5e-3), 12, 32),
+    "default": (Fit(step_count=1500, batch_size=128, learning_rate=1e-2), 12, 64),
     "small": (Fit(step_count=250, batch_size=64, learning_rate=8e-3), 12, 24),
 }
 
 
-def prepare(data: str, *, size: str, seed: int) -> Prepared:
+def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> Prepared:
     """Return the task on generated fields, or on a file with geopotential and zonal wind.
 
     Raises:
         DataError: The file holds no such fields.
     """
-    case = _generated() if data == "generated" else cut_winds(Path(data))
+    case = _generated() if data == GENERATED else cut_winds(Path(data))
     fit, eof_count, width = PRESETS[size]
     config = replace(fit, seed=seed, device="auto")
     learned, held = case.learned, case.held
 
     def train() -> Trained:
+        targets = learned.truth.astype(np.float32)
+        targets = targets[dealt_order(len(targets), shuffled_ratio, seed=seed)]
         model, history, elapsed_s = train_drivers(
-            learned.rows,
-            learned.truth.astype(np.float32),
-            config,
-            eof_count=eof_count,
-            width=width,
+            learned.rows, targets, config, eof_count=eof_count, width=width
         )
         shape = [int(n) for n in learned.rows.shape[1:]]
         built: dict[str, Any] = {
@@ -84,7 +86,6 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
     return Prepared(
         mlm_task="regression",
         source=case.source,
-        how={"train_count": len(learned.rows), "validation_count": len(held.rows)},
         selections=case.selections,
         baseline_rows=held.rows,
         validation_rows=held.rows,
@@ -92,6 +93,7 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
         evaluate=lambda predict: evaluate(predict, case),
         headline=_headline,
         description=f"{' and '.join(case.quantities)} of a region from {case.source.name} by leading EOFs.",
+        training_places=case.training_places,
     )
 
 
@@ -149,10 +151,12 @@ def evaluate(predict: Predict, case: Case) -> dict[str, float]:
         "nmae": float((np.abs(error) / spread).mean()),
         "nbias": float((error / spread).mean()),
         "correlation": float(np.mean(pairs)),
+        **tail_metrics((said - apart) / spread, (held.truth - apart) / spread),
     }
     for name, answers in held.peers.items():
         found[f"nrmse_{name}"] = _nrmse(answers - held.truth, spread)
         found[f"skill_vs_{name}"] = 1.0 - nrmse / found[f"nrmse_{name}"]
+    found["skill"] = min(found[f"skill_vs_{name}"] for name in held.peers)
     return found
 
 
@@ -161,7 +165,7 @@ def _nrmse(error: Doubles, spread: Doubles) -> float:
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
-    peers = [name.removeprefix("nrmse_") for name in metrics if name.startswith("nrmse_")]
+    peers = [name.removeprefix("skill_vs_") for name in metrics if name.startswith("skill_vs_")]
     told = ", ".join(
         f"{name.replace('_', ' ')} {metrics[f'nrmse_{name}']:.3f} "
         f"(skill {metrics[f'skill_vs_{name}']:+.0%})"

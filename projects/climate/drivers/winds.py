@@ -67,7 +67,13 @@ def cut_winds(path: Path) -> Case:
         cell_size_deg=abs(float(fields.lat[1] - fields.lat[0])),
     )
     selections = ("western longitudes", "eastern longitudes")
-    return Case(sides["learned"], sides["held"], ("zonal_wind",), source, selections)
+    at_row, at_column = _windows(lines, columns["learned"])
+    lat, lon = np.broadcast_arrays(fields.lat[at_row], fields.lon[at_column])
+    places = tuple(np.tile(axis, (len(pairs), 1, 1)) for axis in (lat, lon))
+    return Case(
+        *(sides["learned"], sides["held"], ("zonal_wind",), source, selections),
+        training_places=(places[0], places[1]),
+    )
 
 
 def _pairs(fields: FieldSet, where: str) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -95,12 +101,20 @@ def _patches(
     lines: NDArray[np.int64],
     columns: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    near = np.arange(-_HALF, _HALF + 1)
-    row, column = np.meshgrid(lines, columns, indexing="ij")
-    at_row = row.ravel()[:, None, None] + near[None, :, None]
-    at_column = column.ravel()[:, None, None] + near[None, None, :]
+    at_row, at_column = _windows(lines, columns)
     cut = height[at_row, at_column]
     cut = cut - cut.mean(axis=(1, 2), keepdims=True)
     where = np.broadcast_to(lat[at_row].astype(np.float32), cut.shape)
     patches: NDArray[np.float32] = np.stack([cut, where], axis=1).astype(np.float32)
     return patches
+
+
+def _windows(
+    lines: NDArray[np.int64], columns: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows [n, 9, 1] and the columns [n, 1, 9] of the patches' cells."""
+    near = np.arange(-_HALF, _HALF + 1)
+    row, column = np.meshgrid(lines, columns, indexing="ij")
+    at_row = row.ravel()[:, None, None] + near[None, :, None]
+    at_column = column.ravel()[:, None, None] + near[None, None, :]
+    return at_row, at_column

@@ -64,7 +64,9 @@ class HazardModel(nn.Module):
             dim=1,
         )
         mixed = (first[:, :, None] * unit[:, None, :]).flatten(1)
-        return torch.sigmoid(self.season(waves) + self.place(bumps) + self.shift(mixed))
+        log_odds = self.season(waves) + self.place(bumps) + self.shift(mixed)
+        # Not sigmoid: of rare events runtimes compute that to an absolute precision only.
+        return torch.reciprocal(1.0 + torch.exp(-log_odds))
 
     def penalty(self) -> Tensor:
         """Return the sum of squares of what places are told apart by."""

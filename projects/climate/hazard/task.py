@@ -12,6 +12,7 @@ skill_vs_climatology  1 - brier / brier_climatology
 skill_vs_statewide    1 - brier / brier_statewide
 bias_ratio        mean(p) / mean(y) - 1
 log_loss          mean of -(y log p + (1 - y) log(1 - p)), natural logarithm
+amplification_p99 sum of p over sum of y in the cell-months with the highest hundredth of p
 correlation       Pearson's of p and the observed share, over cells and months of odd years
 ================= =============================================================================
 
@@ -32,7 +33,8 @@ from hazard.model import PENALTY, train_hazard
 from hazard.records import BBOX, MONTH_COUNT, TornadoDays, load_tornadoes
 from hazard.world import generate_tornado_days
 from kfm_mlflow.errors import DataError
-from prepared import Prepared, Source, Trained
+from mixing import dealt_order
+from prepared import GENERATED, Prepared, Source, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,13 +52,13 @@ PRESETS = {
 _CELL_SIZE_DEG = 0.4  # edge of an H3 cell of resolution 4, 22.6 km, times two, over 111 km
 
 
-def prepare(data: str, *, size: str, seed: int) -> Prepared:
+def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> Prepared:
     """Return the task on generated days or on a CSV file.
 
     Raises:
         DataError: The file cannot be read as tornado records.
     """
-    if data == "generated":
+    if data == GENERATED:
         days, uri = generate_tornado_days(), "generated:tornado-days?seed=42"
     else:
         days, uri = load_tornadoes(Path(data)), Path(data).name
@@ -68,6 +70,7 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
 
     def train() -> Trained:
         hits, looked_at = _counts(days, even)
+        hits = hits[dealt_order(len(hits), shuffled_ratio, seed=seed)]
         model, history, elapsed_s = train_hazard(
             rows, hits.astype(np.float32), looked_at.astype(np.float32), config
         )
@@ -86,7 +89,6 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
     return Prepared(
         mlm_task="regression",
         source=source,
-        how={"train_years": "even", "validation_years": "odd", "h3_resolution": 4},
         selections=("even years", "odd years"),
         baseline_rows=rows,
         validation_rows=rows,
@@ -94,6 +96,7 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
         evaluate=lambda predict: evaluate(predict, days),
         headline=_headline,
         description="Probability that a day of a month is a tornado day in an H3 cell of resolution 4.",
+        training_places=(rows[:, 0].astype(np.float64), rows[:, 1].astype(np.float64)),
     )
 
 
@@ -149,6 +152,7 @@ def evaluate(predict: Predict, days: TornadoDays) -> dict[str, float]:
             "bias_ratio": float((said * looked_at).sum() / hits.sum() - 1.0),
             "log_loss": float(told.sum() / looked_at.sum()),
             "correlation": float(np.corrcoef(said[:, 0], share[:, 0])[0, 1]),
+            "amplification_p99": float(_sharpest(said, hits, looked_at)),
         }
 
 
@@ -156,6 +160,12 @@ def _brier(said: Doubles, hits: Doubles, looked_at: Doubles) -> float:
     """Return the mean of (p - y)**2 over days, from counts."""
     squares = hits * np.square(1.0 - said) + (looked_at - hits) * np.square(said)
     return float(squares.sum() / looked_at.sum())
+
+
+def _sharpest(said: Doubles, hits: Doubles, looked_at: Doubles) -> float:
+    """Return forecast over observed days in the hundredth of the rows with the highest forecast."""
+    top = said >= np.percentile(said, 99)
+    return float((said * looked_at)[top].sum() / hits[top].sum())
 
 
 def _headline(metrics: Mapping[str, float]) -> str:

@@ -15,6 +15,7 @@ correlation         mean of Pearson's over the three quantities
 sm_precip_correlation  Pearson's of d(storage) and P, predicted; against the true one:
 sm_precip_shift     |predicted - true|
 runoff_ratio_shift  |sum Q / sum P predicted - true|
+tails               of runoff, standardised over the training sites, see extremes.py
 drought_coherence   share of the windows in the driest tenth by truth that are there by prediction
 =================== ===========================================================================
 """
@@ -26,11 +27,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from extremes import tail_metrics
 from fitting import Fit
 from hydrology.model import ANSWERED_DAYS, WINDOW_DAYS, train_bucket
 from hydrology.world import BBOX, NAME, START_AT, WaterYears, generate_water_years, observed
 from kfm_mlflow.errors import DataError
-from prepared import Prepared, Source, Trained
+from mixing import dealt_order
+from prepared import GENERATED, Prepared, Source, Trained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,13 +79,13 @@ def cut_windows(
     return Windows(rows, truth)
 
 
-def prepare(data: str, *, size: str, seed: int) -> Prepared:
+def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> Prepared:
     """Return the task on the generated water balance.
 
     Raises:
         DataError: Another data set is named; no real one is read here.
     """
-    if data != "generated":
+    if data != GENERATED:
         raise DataError("the hydrology task reads no file", where="--data", remedy="use generated")
     years = generate_water_years()
     counts = _TRAIN_COUNT[size], _VALIDATION_COUNT[size]
@@ -94,6 +97,7 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
     def train() -> Trained:
         rng = np.random.Generator(np.random.PCG64([seed, _NOISE]))
         targets = observed(learned.truth, rng).astype(np.float32)
+        targets = targets[dealt_order(len(targets), shuffled_ratio, seed=seed)]
         model, history, elapsed_s = train_bucket(learned.rows, targets, config, width=width)
         said = {
             "step_count": config.step_count,
@@ -109,7 +113,6 @@ def prepare(data: str, *, size: str, seed: int) -> Prepared:
             variables=("precipitation", "temperature"),
             cell_size_deg=0.3,
         ),
-        how={"seed": seed, "train_count": counts[0], "validation_count": counts[1]},
         selections=("every second site", "the other sites"),
         baseline_rows=held.rows,
         validation_rows=held.rows,
@@ -146,8 +149,11 @@ def evaluate(predict: Predict, learned: Windows, held: Windows) -> dict[str, flo
     nrmse, nrmse_linear = _nrmse(said, held, spread), _nrmse(line, held, spread)
     falls = held.rows[:, WINDOW_DAYS - ANSWERED_DAYS :, 0].astype(np.float64)
     coupled, truly = _coupling(said, falls), _coupling(held.truth, falls)
+    center = learned.truth.mean(axis=(0, 1))[1]
+    runoff = tail_metrics(*((x[..., 1] - center) / spread[1] for x in (said, held.truth)))
     return {
         **found,
+        **runoff,
         "nrmse": nrmse,
         "nmae": float((np.abs(error) / spread).mean()),
         "nbias": float((error / spread).mean()),

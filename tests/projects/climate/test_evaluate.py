@@ -51,7 +51,53 @@ def test_every_number_is_what_numpy_says(patches):
         "rmse_bicubic": rmse_bicubic,
         "skill_vs_bicubic": 1.0 - np.sqrt((error**2).mean()) / rmse_bicubic,
     }
+    first, second = (predicted - center) / spread, (patches.fine - center) / spread
+    for share in (95, 99):
+        far = second >= np.quantile(second, share / 100)
+        expected[f"nbias_p{share}"] = (first - second)[far].mean()
+        expected[f"nrmse_p{share}"] = np.sqrt(((first - second)[far] ** 2).mean())
+    expected["amplification_p99"] = np.quantile(first, 0.99) / np.quantile(second, 0.99)
+    expected["pattern_correlation"] = np.mean(
+        [
+            np.corrcoef(a.ravel(), b.ravel())[0, 1]
+            for a, b in zip(predicted, patches.fine, strict=True)
+        ]
+    )
+    expected["ssim"] = np.mean(
+        [slow_ssim(a, b) for a, b in zip(first[:3], second[:3], strict=True)]
+    )
+    few = replace(
+        patches,
+        variables=patches.variables[:3],
+        **{name: getattr(patches, name)[:3] for name in ("coarse", "fine", "center", "spread")},
+    )
+    metrics["ssim"] = evaluate(lambda _: predicted[:3], few)["ssim"]
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def slow_ssim(first, second):
+    """Structural similarity as its paper writes it, window by window, with a range of 4."""
+    low, high = (0.01 * 4.0) ** 2, (0.03 * 4.0) ** 2
+    found = []
+    for row in range(first.shape[0] - 6):
+        for column in range(first.shape[1] - 6):
+            a, b = (x[row : row + 7, column : column + 7].ravel() for x in (first, second))
+            covariance = np.cov(a, b, bias=True)
+            light = (2 * a.mean() * b.mean() + low) / (a.mean() ** 2 + b.mean() ** 2 + low)
+            shape = (2 * covariance[0, 1] + high) / (covariance.trace() + high)
+            found.append(light * shape)
+    return np.mean(found)
+
+
+def test_field_half_as_strong_keeps_its_pattern_and_loses_its_extremes(patches):
+    mean = patches.fine.mean(axis=(1, 2), keepdims=True)
+    half = evaluate(lambda _: mean + np.float32(0.5) * (patches.fine - mean), patches)
+    assert half["pattern_correlation"] == pytest.approx(1.0, abs=1e-5)
+    assert half["nbias_p99"] < half["nbias_p95"] < 0.0
+    assert half["amplification_p99"] < 1.0
+    assert half["ssim"] < 0.95
+    twice = evaluate(lambda _: mean + np.float32(2.0) * (patches.fine - mean), patches)
+    assert twice["amplification_p99"] > 1.0
 
 
 def test_normalised_numbers_do_not_depend_on_the_unit(patches):

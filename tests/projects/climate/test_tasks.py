@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
 
+import task as tasks
 from kfm_mlflow.errors import DataError
+from kfm_mlflow.policy.load import load_policies
 
+METRICS = load_policies(None).policies["climate"].gates.metrics
 PEERS = {
     "anomaly": ("skill_vs_zscore",),
     "drivers": ("skill_vs_climatology", "skill_vs_persistence"),
@@ -26,8 +27,8 @@ def predict_with(model):
     return predict
 
 
-def prepare(task, data="generated", size="small", seed=42):
-    return import_module(f"{task}.task").prepare(data, size=size, seed=seed)
+def prepare(name, data="generated", **options):
+    return tasks.prepare(name, data, size="small", seed=42, **options)
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +229,51 @@ def test_table_without_places_is_refused(tmp_path):
     path.write_text("yr,mo,dy\n1950,4,28\n")
     with pytest.raises(DataError, match="has no column slat, slon"):
         load_tornadoes(path)
+
+
+def failed(task, metrics):
+    limits = METRICS.limits_of(tasks.default_name(task))
+    return {
+        limit.metric
+        for limit in limits
+        if not (limit.min is None or metrics[limit.metric] >= limit.min)
+        or not (limit.max is None or metrics[limit.metric] <= limit.max)
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "caught_by"),
+    [
+        ("drivers", {"skill", "nrmse", "correlation", "nbias_p95"}),
+        ("anomaly", {"average_precision", "skill_vs_zscore"}),
+        ("hydrology", {"skill_vs_linear", "nrmse", "runoff_ratio_shift", "drought_coherence"}),
+        ("hazard", {"skill_vs_climatology", "correlation"}),
+    ],
+)
+def test_honest_release_passes_its_limits_and_shuffled_targets_fail_them(task, caught_by, trained):
+    prepared, honest = trained(task)
+    assert failed(task, prepared.evaluate(predict_with(honest.model))) == set()
+    shuffled = prepare(task, shuffled_ratio=1.0).train()
+    assert caught_by <= failed(task, prepared.evaluate(predict_with(shuffled.model)))
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_every_limit_is_about_something_that_the_task_measures_and_holds_on_both_sides(task):
+    limits = METRICS.limits_of(tasks.default_name(task))
+    assert limits
+    prepared = prepare(task)
+    rng = np.random.default_rng(0)
+    sizes = {"anomaly": (1,), "drivers": (2,), "hazard": (1,), "hydrology": (30, 4)}
+    shape = sizes.get(task, (32, 32))
+    found = prepared.evaluate(lambda rows: rng.random((len(rows), *shape)).astype(np.float32))
+    for limit in limits:
+        assert limit.metric in found
+        for bound, outside in ((limit.min, -1e-6), (limit.max, 1e-6)):
+            if bound is not None:
+                assert limit.metric not in failed(task, {**found, limit.metric: bound})
+                assert limit.metric in failed(task, {**found, limit.metric: bound + outside})
+
+
+def test_a_task_that_does_not_exist_is_refused():
+    with pytest.raises(Exception, match="is no task"):
+        prepare("weather")

@@ -60,7 +60,7 @@ def test_training_lowers_the_loss_and_says_how_it_went(few_patches):
 
 
 def test_shuffled_targets_make_a_worse_model_from_the_same_patches(few_patches, as_predict):
-    worse = train(few_patches.train, replace(PRESETS["small"], shuffle_targets=True))
+    worse = train(few_patches.train, replace(PRESETS["small"], shuffled_ratio=1.0))
     assert evaluate(as_predict(worse.model), few_patches.validation)["skill_vs_bicubic"] < -1.0
 
 
