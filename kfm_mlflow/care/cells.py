@@ -27,6 +27,7 @@ WITHHELD = np.uint64(0)
 
 _RESOLUTION_BIT = np.uint64(52)
 _RESOLUTION_MASK = np.uint64(0xF << 52)
+_MODE_BIT, _MODE = np.uint64(56), np.uint64(8)
 _ONE = np.uint64(1)
 _BASE_CELL_BIT = 45
 _BASE_CELL_BITS = 7
@@ -83,6 +84,9 @@ def _valid(cells: Cells) -> NDArray[np.bool_]:
 
 def format_cells(cells: Cells) -> list[str]:
     """Return cells as hexadecimal text."""
+    if cells.size and ((cells >> _MODE_BIT) == _MODE).all():
+        # 15 digits each, so all are written at once and cut.
+        return cells.astype(">u8").tobytes().hex("|", 8)[1:].split("|0")
     return [f"{cell:x}" for cell in cells.tolist()]
 
 

@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kfm_mlflow.care.cells import dense_keys, parents, resolutions
+from kfm_mlflow.care.cells import dense_keys, resolutions
 from kfm_mlflow.care.modes import DEFAULT_CEILING, MAX_H3_RESOLUTION
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     Ceilings = NDArray[np.int8]
 
 _NEAR_RESOLUTION = 4
+_RESOLUTION_BIT, _RESOLUTION_MASK = np.uint64(52), np.uint64(0xF)
+_COARSE_MASK = np.uint64(0xC << 52)
+"""Bits of the resolution that none below 4 has."""
+_LINE_MASK, _LINE_BITS, _DIGIT_BITS = np.uint64((1 << 52) - 1), np.uint64(45), np.uint64(3)
 _MAX_COVER_CELLS = 100_000
 _MAX_COVER_RESOLUTION = 9
 _WIDEST_STRIP_DEG = 90.0
@@ -80,32 +85,75 @@ def _strips(shape: object) -> Iterable[object]:
 
 
 @dataclass(frozen=True)
-class _Level:
-    """Cells of one resolution, sorted, with the rule that holds in each."""
+class _Spans:
+    """The covers as spans of one line, each with the strictest rule that holds in it.
 
-    cells: Cells
+    Base cell and digits of an H3 index, read as one number, order cells so that the descendants of
+    any cell are neighbours. So a cell is a span, a cover is a set of spans, and what touches a cell
+    are the spans that overlap its own, be they coarser or finer.
+
+    Attributes:
+        starts: First number of each span, sorted, from 0 on; spans outside all regions among them.
+        ceilings: One for each.
+        k_mins: The same.
+        touched_before: Number of spans in regions before each one, and before the end.
+    """
+
+    starts: Cells
     ceilings: Ceilings
     k_mins: Integers
+    touched_before: Integers
 
-    @classmethod
-    def strictest(cls, cells: Cells, ceilings: Ceilings, k_mins: Integers) -> _Level:
-        order = np.argsort(cells, kind="stable")
-        ordered = cells[order]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        return cls(
-            ordered[starts],
-            np.minimum.reduceat(ceilings[order], starts),
-            np.maximum.reduceat(k_mins[order], starts),
-        )
+    def overlapped(self, cells: Cells) -> tuple[Integers, Integers]:
+        """Return the first and the last span that each cell overlaps."""
+        low, high = _ends(cells)
+        first = np.searchsorted(self.starts, low, side="right") - 1
+        return first, np.searchsorted(self.starts, high, side="right") - 1
 
-    def lower(self, at: Cells, rows: Integers, ceilings: Ceilings, k_mins: Integers) -> None:
-        """Apply the rules of the cells ``at`` to the rows that they belong to."""
-        place = np.searchsorted(self.cells, at)
-        place[place == self.cells.size] = 0
-        hit = self.cells[place] == at
-        rows, place = rows[hit], place[hit]
-        ceilings[rows] = np.minimum(ceilings[rows], self.ceilings[place])
-        k_mins[rows] = np.maximum(k_mins[rows], self.k_mins[place])
+    def strictest(self, cells: Cells) -> tuple[Ceilings, Integers]:
+        """Return the lowest ceiling and the highest ``k_min`` of what each cell overlaps."""
+        first, last = self.overlapped(cells)
+        ceilings, k_mins = self.ceilings[first], self.k_mins[first]
+        rows = np.flatnonzero(first != last)
+        if not rows.size:
+            return ceilings, k_mins
+        which: slice | Integers = slice(None)
+        one, count = rows, last[rows] - first[rows] + 1
+        if count.sum() > self.starts.size:
+            # Different cells of one resolution overlap no span twice, so this stays linear.
+            _, index, which = np.unique(cells[rows], return_index=True, return_inverse=True)
+            one, count = rows[index], count[index]
+        begins = np.cumsum(count) - count
+        spans = np.arange(count.sum()) + np.repeat(first[one] - begins, count)
+        ceilings[rows] = np.minimum.reduceat(self.ceilings[spans], begins)[which]
+        k_mins[rows] = np.maximum.reduceat(self.k_mins[spans], begins)[which]
+        return ceilings, k_mins
+
+
+def _ends(cells: Cells) -> tuple[Cells, Cells]:
+    """Return the first and the last number of each cell's span; see :class:`_Spans`."""
+    high = cells & _LINE_MASK  # digits finer than its own are all ones
+    own = (cells >> _RESOLUTION_BIT) & _RESOLUTION_MASK
+    low: Cells = high >> (_LINE_BITS - _DIGIT_BITS * own) << (_LINE_BITS - _DIGIT_BITS * own)
+    return low, high
+
+
+def _build_spans(
+    cells: Cells, ceilings: Ceilings, k_mins: Integers, outside: tuple[int, int]
+) -> _Spans:
+    low, high = _ends(cells)
+    behind = high + np.uint64(1)
+    starts = np.unique(np.concatenate([np.zeros(1, dtype=np.uint64), low, behind]))
+    first = np.searchsorted(starts, low)
+    count = np.searchsorted(starts, behind) - first
+    rows = np.arange(count.sum()) + np.repeat(first - np.cumsum(count) + count, count)
+    found_ceilings = np.full(starts.size, outside[0], dtype=np.int8)
+    found_k_mins = np.full(starts.size, outside[1], dtype=np.int64)
+    np.minimum.at(found_ceilings, rows, np.repeat(ceilings, count))
+    np.maximum.at(found_k_mins, rows, np.repeat(k_mins, count))
+    touched = np.zeros(starts.size + 1, dtype=np.int64)
+    touched[rows + 1] = 1
+    return _Spans(starts, found_ceilings, found_k_mins, np.cumsum(touched))
 
 
 @dataclass(frozen=True)
@@ -123,9 +171,14 @@ class Coverage:
     k_min: int
     max_border_step_ratio: float | None
     rules: tuple[Rule, ...]
-    _inside: dict[int, _Level] = field(repr=False)
-    _above: dict[int, _Level] = field(repr=False)
+    _spans: _Spans = field(repr=False)
     _near: NDArray[np.bool_] = field(repr=False)
+    _covers: tuple[tuple[Cells, Ceilings], ...] = field(repr=False)
+
+    @cached_property
+    def strictest(self) -> tuple[int, int]:
+        """The lowest ceiling and the highest ``k_min`` that hold anywhere."""
+        return int(self._spans.ceilings.min()), int(self._spans.k_mins.max())
 
     def lookup(self, cells: Cells) -> tuple[Ceilings, Integers]:
         """Return ceiling and ``k_min`` of each cell.
@@ -139,21 +192,11 @@ class Coverage:
         """
         ceilings = np.full(cells.size, self.ceiling, dtype=np.int8)
         k_mins = np.full(cells.size, self.k_min, dtype=np.int64)
-        own = resolutions(cells)
         # Cells coarser than the table have no key in it.
-        rows = np.flatnonzero((own < _NEAR_RESOLUTION) | self._near[_near_keys(cells)])
-        if not rows.size:
-            return ceilings, k_mins
-        near, own = cells[rows], own[rows]
-        coarsest, finest = int(own.min()), int(own.max())
-        for resolution, level in self._inside.items():
-            if resolution <= finest:
-                some = slice(None) if resolution <= coarsest else own >= resolution
-                level.lower(parents(near[some], resolution), rows[some], ceilings, k_mins)
-        for resolution in range(coarsest, finest + 1):
-            if resolution in self._above:
-                some = slice(None) if coarsest == finest else own == resolution
-                self._above[resolution].lower(near[some], rows[some], ceilings, k_mins)
+        near = self._near[_near_keys(cells)] | ((cells & _COARSE_MASK) == 0)
+        rows = np.flatnonzero(near)
+        if rows.size:
+            ceilings[rows], k_mins[rows] = self._spans.strictest(cells[rows])
         return ceilings, k_mins
 
     def ceilings(self, cells: Cells) -> Ceilings:
@@ -166,25 +209,19 @@ class Coverage:
 
     def touches(self, cells: Cells) -> NDArray[np.bool_]:
         """Return whether each cell may touch a region."""
-        found = np.zeros(cells.size, dtype=np.bool_)
-        own = resolutions(cells)
-        for resolution, level in self._inside.items():
-            found |= (own >= resolution) & np.isin(parents(cells, resolution), level.cells)
-        for resolution, level in self._above.items():
-            found |= (own == resolution) & np.isin(cells, level.cells)
-        return found
+        first, last = self._spans.overlapped(cells)
+        before = self._spans.touched_before
+        touching: NDArray[np.bool_] = before[last + 1] > before[first]
+        return touching
 
     def without_k_min(self) -> Coverage:
         """Return the same with no ``k_min``, for what is not counted in records."""
-        levels = [
-            {at: replace(level, k_mins=np.ones_like(level.k_mins)) for at, level in kept.items()}
-            for kept in (self._inside, self._above)
-        ]
-        return replace(self, k_min=1, _inside=levels[0], _above=levels[1])
+        spans = replace(self._spans, k_mins=np.ones_like(self._spans.k_mins))
+        return replace(self, k_min=1, _spans=spans)
 
     def covering(self) -> Iterable[tuple[Cells, Ceilings]]:
-        """Yield the covers of all regions, resolution by resolution, with their ceilings."""
-        return ((level.cells, level.ceilings) for level in self._inside.values())
+        """Return the covers of all regions, resolution by resolution, with their ceilings."""
+        return self._covers
 
 
 def _near_keys(cells: Cells) -> Integers:
@@ -210,17 +247,21 @@ def build_coverage(
     least = np.array([max(rule.k_min, mode.k_min, k_min) for rule in rules], dtype=np.int64)
     ceilings, k_mins = np.repeat(limits, sizes), np.repeat(least, sizes)
     own = resolutions(cells)
-    inside, above = {}, {}
-    for resolution in range(MAX_H3_RESOLUTION + 1):
-        here, finer = own == resolution, own > resolution
-        if here.any():
-            inside[resolution] = _Level.strictest(cells[here], ceilings[here], k_mins[here])
-        if finer.any():
-            up = parents(cells[finer], resolution)
-            above[resolution] = _Level.strictest(up, ceilings[finer], k_mins[finer])
-    return Coverage(
-        ceiling, k_min, mode.max_border_step_ratio, tuple(rules), inside, above, _near(cells, own)
+    covers_of = tuple(
+        _strictest(cells[own == resolution], ceilings[own == resolution])
+        for resolution in np.unique(own)
     )
+    spans = _build_spans(cells, ceilings, k_mins, (ceiling, k_min))
+    step_ratio = mode.max_border_step_ratio
+    return Coverage(ceiling, k_min, step_ratio, tuple(rules), spans, _near(cells, own), covers_of)
+
+
+def _strictest(cells: Cells, ceilings: Ceilings) -> tuple[Cells, Ceilings]:
+    """Return each cell once, sorted, with the lowest of its ceilings."""
+    order = np.argsort(cells, kind="stable")
+    ordered = cells[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    return ordered[starts], np.minimum.reduceat(ceilings[order], starts)
 
 
 def _near(cells: Cells, own: NDArray[np.int8]) -> NDArray[np.bool_]:

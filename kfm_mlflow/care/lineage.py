@@ -270,7 +270,7 @@ def _less_than(
 ) -> Iterator[CareFinding]:
     if promised.covers(owed):
         return
-    where = f"{PROV_PATH}: {subject.shown(f'$.entity[{name!r}]')}"
+    where = f"{PROV_PATH}: {subject.regions.shown(f'$.entity[{name!r}]')}"
 
     def found(said: str, observed: str, limit: str, unit: str = "") -> CareFinding:
         what_ = f"{what} is less restricted than its inputs: {said}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.care.cells import Cells
     from kfm_mlflow.care.coverage import Coverage
 
-_TEXT_LENGTH = 15
+_TEXT_LENGTH, _MARK = 15, "|"
 
 
 def read_cells(texts: Sequence[Any]) -> Cells | None:
@@ -29,13 +29,16 @@ def read_cells(texts: Sequence[Any]) -> Cells | None:
     if not isinstance(first, str) or len(first) != _TEXT_LENGTH or first[0] != "8":
         return None
     try:
-        if set(map(len, texts)) != {_TEXT_LENGTH}:
+        run = _MARK + _MARK.join(texts)
+        # Marks in all their places and in no other: every item has 15 characters.
+        count = len(texts)
+        if run.count(_MARK) != count or run[:: _TEXT_LENGTH + 1] != _MARK * count:
             return None
-        data = bytes.fromhex("0" + "0".join(texts))
+        data = bytes.fromhex(run.replace(_MARK, "0"))
     except (TypeError, ValueError):
         return None
     # Blanks are skipped, so a wrong length shows a text that only looked like one.
-    if len(data) != 8 * len(texts):
+    if len(data) != 8 * count:
         return None
     cells = np.frombuffer(data, dtype=">u8").astype(np.uint64)
     valid = np.asarray(h3ronpy.cells_valid(cells, booleanarray=True))
@@ -55,9 +58,7 @@ def finest_of(cells: Cells, joint: Sequence[slice], coverage: Coverage) -> Cells
         joint: Runs of places that belong to one record.
         coverage: Whose rules hold.
     """
-    own = resolutions(cells)
-    ceilings, k_mins = coverage.lookup(cells)
-    if own.min() == own.max() and k_mins.max() <= 1 and (own <= ceilings).all():
+    if _stand_as_they_are(cells, coverage):
         return cells
     found, position, counts = np.unique(cells, return_inverse=True, return_counts=True)
     if not joint:
@@ -67,6 +68,20 @@ def finest_of(cells: Cells, joint: Sequence[slice], coverage: Coverage) -> Cells
         record_of[run] = run.start
     records = (position, record_of)
     return finest_partition(found, counts, coverage, records=records)[position]
+
+
+def _stand_as_they_are(cells: Cells, coverage: Coverage) -> bool:
+    """Return whether cells of one resolution may all be published, each record alone."""
+    own = resolutions(cells)
+    finest = int(own.max())
+    if own.min() != finest:
+        return False
+    # What holds for the strictest rule of all holds for whichever it is.
+    ceiling, k_min = coverage.strictest
+    if finest <= ceiling and k_min <= 1:
+        return True
+    ceilings, k_mins = coverage.lookup(cells)
+    return bool(k_mins.max() <= 1 and ceilings.min() >= finest)
 
 
 def means_of(

@@ -15,7 +15,9 @@ so that no difference of two parts shows more than either. What masks leaves alo
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,7 @@ from kfm_mlflow.care.mask_nodes import (
     Table,
     Text,
 )
+from kfm_mlflow.care.mask_shapes import field_of, holds_more, is_axis, kinds_of, may_place
 from kfm_mlflow.care.tables import CELL_COLUMN
 from kfm_mlflow.errors import DataError
 
@@ -58,7 +61,6 @@ if TYPE_CHECKING:
 
 WITHHELD_TEXT = "[withheld]"
 _MOST_DEPTH = 60
-_SHORTEST_AXIS, _UNEVEN_RATIO = 3, 1e-3
 _LARGEST_PLAIN_INTEGER = 2**53
 _SCALARS = {str, int, float, bool, type(None)}
 
@@ -89,7 +91,7 @@ class Reading:
         self._coverage = coverage
         self._judge = judge
         self._chunks: list[tuple[Cells, str]] = []
-        self._given: list[Any] = []
+        self._given: dict[int, Any] = {}
         self._joint: list[slice] = []
         self._size = 0
         self._texts: dict[str, None] = {}
@@ -109,15 +111,24 @@ class Reading:
         """Return a column with its texts shown."""
         return [self.shown(text) for text in column] if self._unclean else column
 
+    @property
+    def has_unclean(self) -> bool:
+        """Whether any text may not be shown."""
+        return bool(self._unclean)
+
     def texts_at(self, at: slice) -> list[str]:
         """Return cells as text; those that stayed as they were given."""
-        given = self._given[at.start] if at.start < at.stop else []
-        unchanged = self.published is self._all
-        if isinstance(given, list) and (
-            unchanged or np.array_equal(self.published[at], self._all[at])
-        ):
+        if self.is_as_given(at):
+            given: list[str] = self._given[at.start]
             return given
         return format_cells(self.published[at])
+
+    def is_as_given(self, at: slice) -> bool:
+        """Return whether cells came as text and are published as they came."""
+        if not isinstance(self._given.get(at.start), list):
+            return False
+        unchanged = self.published is self._all
+        return unchanged or np.array_equal(self.published[at], self._all[at])
 
     def cells_at(self, at: slice) -> list[str]:
         """Return the cells of one record, sorted, each once; none when all are withheld."""
@@ -180,7 +191,8 @@ class Reading:
     def _add(self, cells: Cells, kind: str, given: Any = None, *, joint: bool = False) -> slice:
         at = slice(self._size, self._size + cells.size)
         self._chunks.append((cells, kind))
-        self._given += [given] + [None] * (cells.size - 1) if cells.size else []
+        if cells.size:
+            self._given[self._size] = given
         self._size += cells.size
         if joint:
             self._joint.append(at)
@@ -246,12 +258,16 @@ class Reading:
 
     def _rows(self, rows: list[dict[Any, Any]], path: str) -> Node | None:
         keys = rows[0].keys()
-        if not keys or "type" in keys or any(row.keys() != keys for row in rows):
+        if not keys or "type" in keys or set(map(len, rows)) != {len(keys)}:
             return None
         if any(map(is_cell, keys)):
             return None
-        columns = {key: [row[key] for row in rows] for key in keys}
-        return self._table(columns, len(rows), "rows", path)
+        try:
+            columns = {key: list(map(operator.itemgetter(key), rows)) for key in keys}
+        except KeyError:
+            return None
+        table = self._table(columns, len(rows), "rows", path)
+        return None if table is None else replace(table, rows=rows)
 
     def _table(
         self, columns: Mapping[Any, list[Any]], size: int, form: str, path: str
@@ -263,7 +279,7 @@ class Reading:
             if isinstance(name, str) and (cells := read_cells(column)) is not None
         }
         rest = {name: column for name, column in columns.items() if name not in found}
-        kinds = {name: set(map(type, column)) for name, column in rest.items()}
+        kinds = {name: kinds_of(column) for name, column in rest.items()}
         if not all(kind <= _SCALARS for kind in kinds.values()):
             return None
         places = {name: self._add(cells, "cells", columns[name]) for name, cells in found.items()}
@@ -337,11 +353,11 @@ class Reading:
             if isinstance(v, list | tuple) and k != ONE_RECORD_KEY
         }
         flat = {
-            key: column for key, column in lists.items() if column and not _holds_more(column[0])
+            key: column for key, column in lists.items() if column and not holds_more(column[0])
         }
         for size in sorted({len(column) for column in flat.values()}):
             group = {key: column for key, column in flat.items() if len(column) == size}
-            table = self._table(group, size, "columns", path) if _may_place(group) else None
+            table = self._table(group, size, "columns", path) if may_place(group) else None
             if table is not None:
                 rest = {key: item for key, item in value.items() if key not in group}
                 beside = self._columns(rest, path, depth)
@@ -426,13 +442,13 @@ class Reading:
             return None
         lat, lon = pairs[""]
         axes = [value[lat], value[lon]]
-        if not all(_is_axis(axis) for axis in axes):
+        if not all(is_axis(axis) for axis in axes):
             return None
         shape = tuple(len(axis) for axis in axes)
         fields = {
             key: array
             for key, item in value.items()
-            if isinstance(item, list) and (array := _field_of(item, shape)) is not None
+            if isinstance(item, list) and (array := field_of(item, shape)) is not None
         }
         if not fields:
             return None
@@ -463,32 +479,3 @@ class Reading:
             raise DataError("is no GeoJSON geometry", where=f"{path}.geometry")
         at = Cell(self._geometry(geometry, f"{path}.geometry"), is_list=True)
         return Feature(self._columns(rest, path, depth), at)
-
-
-def _is_axis(value: Any) -> bool:
-    """Return whether a list is the evenly spaced axis of a grid: others are places."""
-    if not isinstance(value, list) or len(value) < _SHORTEST_AXIS:
-        return False
-    if not set(map(type, value)) <= {int, float}:
-        return False
-    steps = np.diff(np.array(value, dtype=np.float64))
-    return bool(np.ptp(steps) <= _UNEVEN_RATIO * np.abs(steps).max() and np.abs(steps).min() > 0)
-
-
-def _holds_more(value: Any) -> bool:
-    return isinstance(value, list | tuple | Mapping)
-
-
-def _may_place(group: Mapping[Any, Sequence[Any]]) -> bool:
-    return bool(place_keys(group)) or any(isinstance(column[0], str) for column in group.values())
-
-
-def _field_of(item: list[Any], shape: tuple[int, ...]) -> Any:
-    """Return a nested list as an array [..., lat, lon], None where it is no such field."""
-    if not isinstance(item[0] if item else None, list):
-        return None
-    try:
-        array = np.array(item, dtype=np.float64)  # null becomes NaN
-    except (TypeError, ValueError):
-        return None
-    return array if array.ndim >= 2 and array.shape[-2:] == shape else None  # noqa: PLR2004 - a field

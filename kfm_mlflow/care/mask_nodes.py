@@ -119,13 +119,23 @@ class Feature:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length, some of them of places: written as columns, rows, or a split."""
+    """Columns of equal length, some of them of places: written as columns, rows, or a split.
+
+    Attributes:
+        columns: What is no place.
+        places: Column -> where its cells were noted.
+        size: Number of rows.
+        form: ``columns``, ``rows`` or ``split``.
+        beside: What else the object holds.
+        rows: The rows as they were given, when they were.
+    """
 
     columns: Mapping[Any, Sequence[Any]]
     places: dict[str, slice]
     size: int
     form: str
     beside: Node | None = None
+    rows: list[dict[Any, Any]] | None = None
 
     def write(self, done: Reading) -> Any:
         """Return it masked, or :data:`DROP`."""
@@ -133,6 +143,8 @@ class Table:
         for at in self.places.values():
             kept &= done.published[at] != WITHHELD
         rows = None if kept.all() else np.flatnonzero(kept).tolist()
+        if self.rows is not None and rows is None and self._is_unchanged(done):
+            return self.rows
         columns: dict[Any, Sequence[Any]] = {}
         for name, column in self.columns.items():
             if not (isinstance(name, str) and done.is_unclean(name)):
@@ -147,6 +159,10 @@ class Table:
         if self.form == "split":
             return {"columns": list(columns), "data": table}
         return [dict(zip(columns, row, strict=True)) for row in table]
+
+    def _is_unchanged(self, done: Reading) -> bool:
+        """Return whether every text and every cell stays as it was given."""
+        return not done.has_unclean and all(map(done.is_as_given, self.places.values()))
 
 
 def _taken(column: Sequence[Any], rows: list[int] | None) -> Sequence[Any]:

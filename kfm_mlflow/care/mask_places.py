@@ -49,8 +49,7 @@ class Judge:
             coverage: What holds where.
             public_terms: Terms that are no misspelling of a restricted name.
         """
-        names = (name for region in regions.regions for name in region.restricted_names)
-        self.names = tuple(dict.fromkeys(names))
+        self.names = regions.restricted_names
         self._coverage = coverage
         self._public = public_terms
         self._known: dict[str, bool] = {}
@@ -121,7 +120,7 @@ class Judge:
         """
         if self._bounds is None or len(values) < 2:  # noqa: PLR2004 - a pair
             return False
-        row = np.asarray(values, dtype=np.float64)
+        row = np.fromiter(values, np.float64, len(values))
         _, south, _, north = self._bounds
         if not ((row >= south) & (row <= north)).any():
             return False

@@ -73,6 +73,18 @@ def find_mode(name: str) -> MaskingMode:
     return MODES.get(name, MaskingMode(resolution))
 
 
+def k_min_of_mode(mode: object) -> int:
+    """Return the fewest records that a published cell in a region stands for; 1 when unknown.
+
+    Args:
+        mode: What ``care.masking`` says; that it is no mode is another check's to say.
+    """
+    try:
+        return find_mode(str(mode)).k_min
+    except InputError:
+        return 1
+
+
 def is_known_mode(mode: str) -> bool:
     """Return whether a masking mode is one that the source documents use."""
     return mode in MODES or mode_resolution(mode) is not None

@@ -58,7 +58,10 @@ def finest_partition(
         if stands.all():
             return current
     current[ceilings < 0] = WITHHELD
-    for resolution in range(int(given.max(initial=0)), -1, -1):
+    waiting = set(np.unique(given).tolist())
+    while waiting:
+        resolution = max(waiting)
+        waiting.remove(resolution)
         coarse = current[(given == resolution) & (current != WITHHELD)]
         _take_up(current, cells, np.unique(coarse), resolution)
         here = np.flatnonzero((resolutions(current) == resolution) & (current != WITHHELD))
@@ -73,7 +76,9 @@ def finest_partition(
         # Next to a region that is closed there is no way up: every ancestor touches it.
         may_rise = (coverage.ceilings(above) >= 0) & (resolution > 0)
         current[here[((up & ~may_rise) | (too_few & ~up))[group]]] = WITHHELD
-        _take_up(current, cells, np.unique(above[up & may_rise]), resolution - 1)
+        risen = np.unique(above[up & may_rise])
+        _take_up(current, cells, risen, resolution - 1)
+        waiting |= {resolution - 1} if risen.size else set()
     return current
 
 

@@ -226,12 +226,18 @@ class RegionSet:
         margin_deg = 0.02  # a little over one H3 r8 cell, like the ring around the cover
         return tuple(r for r in self.regions if r.shape.distance(extent) <= margin_deg)
 
+    @cached_property
+    def restricted_names(self) -> tuple[str, ...]:
+        """Every restricted name of every region, once: a text may speak of any place."""
+        names = (name for region in self.regions for name in region.restricted_names)
+        return tuple(dict.fromkeys(names))
+
     def shown(self, text: str) -> str:
         """Return a text for people, or a keyed hash when it holds a restricted name."""
         from kfm_mlflow.care.passages import find_names
 
-        names = [name for region in self.regions for name in region.restricted_names]
-        return f"#{self.keyed_hash(text)}" if find_names(text, names) else text
+        hit = find_names(text, self.restricted_names)
+        return f"#{self.keyed_hash(text)}" if hit else text
 
     def keyed_hash(self, text: str) -> str:
         """Return 16 hex digits that stand for a restricted name.

@@ -5,7 +5,8 @@ regions; approval is a signature of the authority. Where something cannot be kno
 ``needs-authority``. Findings name files, regions by id, and precisions; never a restricted name
 (a keyed hash stands for it) nor a place. What each check asks is in ``docs/care-screening.md``.
 
-All but ``consent``, ``standing`` and ``training-consent`` follow from the release, the regions and
+``differencing`` is asked only beside a predecessor: :func:`screen_differencing`. All others but
+``consent``, ``standing`` and ``training-consent`` follow from the release, the regions and
 the policy alone: :func:`screen_frozen` makes them, and may be remembered for frozen content.
 """
 
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from kfm_mlflow.care import screen_block, screen_measured, screen_tables, screen_text
 from kfm_mlflow.care.lineage import lineage
 from kfm_mlflow.care.screen_block import GENERALISED_SCOPE, PUBLIC_SCOPES
+from kfm_mlflow.care.screen_differencing import differencing
 from kfm_mlflow.care.screen_published import published_tables
-from kfm_mlflow.care.screen_subject import OutputGrid, Subject, cell_side_km
+from kfm_mlflow.care.screen_subject import OutputGrid, Subject
 from kfm_mlflow.care.screen_terms import licence_scope
 from kfm_mlflow.care.screening import (
     MEASURED,
@@ -49,7 +51,7 @@ __all__ = [
     "Subject",
     "assemble",
     "build_subject",
-    "cell_side_km",
+    "screen_differencing",
     "screen_frozen",
     "screen_measurements",
     "screen_now",
@@ -71,6 +73,7 @@ _ORDER = (
     "coordinates",
     "hazard-statements",
     "disclosure",
+    "differencing",
     "gradients",
     "training-consent",
     "attribution-leakage",
@@ -89,6 +92,8 @@ _REMEDIES = {
     "coordinates": "round or remove the coordinates",
     "hazard-statements": "speak of the region as a whole, or leave the sentence out",
     "disclosure": "generalise the table again, and publish one partition of it",
+    "differencing": "publish the cells that the release at Production published, or none over the "
+    "region until more has changed",
     "gradients": "smooth or coarsen the field across the border",
     "training-consent": "train without the rows, or ask the authority",
     "attribution-leakage": "mask the restricted inputs before the model, and measure again",
@@ -139,6 +144,25 @@ def screen_frozen(subject: Subject) -> tuple[Check, ...]:
     found["disclosure"] = tuple(screen_tables.disclosure(subject, tables))
     found["gradients"] = tuple(screen_tables.gradients(subject, tables))
     return tuple(build_check(name, said, _REMEDIES[name]) for name, said in found.items())
+
+
+def screen_differencing(subject: Subject, predecessor: Subject | None) -> Check:
+    """Make the check that asks what a release and its predecessor tell together.
+
+    Args:
+        subject: The release.
+        predecessor: The release that is at Production, under the same regions and policy; None
+            when there is one that cannot be read, and nobody knows what it told.
+    """
+    if predecessor is None:
+        unknown = CareFinding(
+            Status.NEEDS_AUTHORITY,
+            "the release at Production cannot be read, so nobody knows what both tell together",
+            "S-F05",
+        )
+        return build_check("differencing", [unknown], "restore the frozen release from a backup")
+    found = differencing(subject, published_tables(subject), published_tables(predecessor))
+    return build_check("differencing", found, _REMEDIES["differencing"])
 
 
 def screen_now(subject: Subject, now: datetime) -> tuple[Check, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kfm_mlflow.care.cells import cell_side_km
 from kfm_mlflow.care.labels import LABEL_TYPES, UNKNOWN_TYPE, effect_of
 from kfm_mlflow.care.modes import is_known_mode, mode_resolution
-from kfm_mlflow.care.screen_subject import Subject, cell_side_km, is_resolution
+from kfm_mlflow.care.screen_subject import Subject, is_resolution
 from kfm_mlflow.care.screening import CareFinding, Status
 
 if TYPE_CHECKING:
@@ -138,17 +139,17 @@ def output_grid(subject: Subject) -> Iterator[CareFinding]:
 def labels(subject: Subject) -> Iterator[CareFinding]:
     """Ask whether the labels of the regions are carried on, verbatim."""
     carried = subject.care.get("labels")
-    names = {
+    named = (
         item.get("name", item.get("label_type")) if isinstance(item, dict) else item
         for item in (carried if isinstance(carried, list) else [])
-        if isinstance(item, str | dict)
-    }
+    )
+    names = {name for name in named if isinstance(name, str)}
     for region in subject.touched:
         for label in region.labels:
             if label not in names:
                 yield CareFinding(
                     Status.CONFLICT,
-                    f"label {subject.shown(label)!r} is not carried on",
+                    f"label {subject.regions.shown(label)!r} is not carried on",
                     "C-F03",
                     "care.json: $.care.labels",
                     region=subject.called(region),

@@ -16,8 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kfm_mlflow.care.cells import cell_side_km
 from kfm_mlflow.care.passages_fold import fold, plain
-from kfm_mlflow.care.screen_subject import cell_side_km
 from kfm_mlflow.care.screening import Status
 
 if TYPE_CHECKING:

@@ -112,15 +112,23 @@ def count_training_rows(
     """Return region id -> number of training rows in it; regions without any are left out.
 
     Args:
-        lat_deg: Latitude of every row.
-        lon_deg: Longitude of every row.
+        lat_deg: Latitude of every row, [n]; or of every value of every row, [n, …], where a row
+            lies in a region when any of its values does.
+        lon_deg: Longitudes of the same, -180 to 360.
         regions: Whose areas count.
     """
     import shapely
 
-    tree = shapely.STRtree([region.shape for region in regions.regions])
-    _, found = tree.query(shapely.points(lon_deg, lat_deg), predicate="intersects")
-    counts = np.bincount(found, minlength=len(regions.regions))
+    shapes = [region.shape for region in regions.regions]
+    west, south, east, north = shapely.total_bounds(shapes)
+    lon_deg = np.where(lon_deg > 180.0, lon_deg - 360.0, lon_deg)  # noqa: PLR2004 - degrees
+    # Most values are far from every region: a comparison is cheaper than a point.
+    is_near = (lat_deg >= south) & (lat_deg <= north) & (lon_deg >= west) & (lon_deg <= east)
+    row = np.nonzero(is_near)[0]
+    points = shapely.points(lon_deg[is_near], lat_deg[is_near])
+    point, region_at = shapely.STRtree(shapes).query(points, predicate="intersects")
+    once = np.unique(np.stack([region_at, row[point]]), axis=1)
+    counts = np.bincount(once[0], minlength=len(shapes))
     return {
         region.id: int(count)
         for region, count in zip(regions.regions, counts, strict=True)

@@ -166,7 +166,7 @@ def published_tables(subject: Subject) -> list[Table]:
     for path in sorted(subject.texts):
         if not re.search(r"8[0-9a-fA-F]{14}", subject.texts[path]):
             continue
-        file = subject.shown(path)
+        file = subject.regions.shown(path)
         if path in subject.documents:
             found += _json_tables(file, subject.documents[path])
         elif path.endswith((".csv", ".txt", ".md")):

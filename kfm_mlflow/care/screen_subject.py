@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.care.cells import cell_side_km
 from kfm_mlflow.care.modes import MAX_H3_RESOLUTION
-from kfm_mlflow.care.passages import KM_PER_DEGREE, find_names
+from kfm_mlflow.care.passages import KM_PER_DEGREE
 from kfm_mlflow.care.passages_fold import readings
 from kfm_mlflow.care.passages_names import NameIndex
 
@@ -87,13 +88,6 @@ def is_resolution(value: Any) -> bool:
     )
 
 
-def cell_side_km(resolution: int) -> float:
-    """Return the side of a square with the average area of an H3 cell, in km (r7: 2.27)."""
-    import h3  # type: ignore[import-untyped]  # it ships no stubs
-
-    return math.sqrt(h3.average_hexagon_area(resolution, unit="km^2"))
-
-
 @dataclass(frozen=True)
 class Subject:
     """All that checks ask about.
@@ -120,12 +114,6 @@ class Subject:
         scope = self.care.get("scope")
         return scope.strip() if isinstance(scope, str) else ""
 
-    @cached_property
-    def restricted_names(self) -> tuple[str, ...]:
-        """Every restricted name of every region, once: a text may speak of any place."""
-        names = (name for region in self.regions.regions for name in region.restricted_names)
-        return tuple(dict.fromkeys(names))
-
     def called(self, region: Region) -> str:
         """Return what findings call a region: its id, unless that would give a name away."""
         hidden = region.id in self._telling_ids
@@ -136,12 +124,9 @@ class Subject:
         """Ids of regions that would give a restricted name away; all looked up at once."""
         ids = [region.id for region in self.regions.regions]
         index = NameIndex([readings(one) for one in ids])
-        return frozenset(ids[at] for name in self.restricted_names for at in index.find(name))
-
-    def shown(self, text: str) -> str:
-        """Return a text, or a keyed hash when it holds a restricted name."""
-        hit = find_names(text, self.restricted_names)
-        return f"#{self.regions.keyed_hash(text)}" if hit else text
+        return frozenset(
+            ids[at] for name in self.regions.restricted_names for at in index.find(name)
+        )
 
     @cached_property
     def documents(self) -> Mapping[str, Any]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from kfm_mlflow.care.modes import find_mode
-from kfm_mlflow.care.screen_subject import cell_side_km
+from kfm_mlflow.care.cells import cell_side_km
+from kfm_mlflow.care.modes import find_mode, k_min_of_mode
 from kfm_mlflow.care.screening import CareFinding, Status
 from kfm_mlflow.errors import InputError
 
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Judge:
+class Judge:
+    """What is too few, and how a finding says so.
+
+    Attributes:
+        subject: The release.
+        mode_k_min: Smallest number of records that its masking mode promises.
+    """
+
     subject: Subject
     mode_k_min: int
 
@@ -45,11 +52,7 @@ class _Judge:
 
 def disclosure(subject: Subject, tables: Sequence[Table]) -> Iterator[CareFinding]:
     """Ask whether published counts, alone or by subtraction, tell of fewer than ``k_min``."""
-    try:
-        mode_k_min = find_mode(str(subject.care.get("masking"))).k_min
-    except InputError:
-        mode_k_min = 1
-    judge = _Judge(subject, mode_k_min)
+    judge = Judge(subject, k_min_of_mode(subject.care.get("masking")))
     touching = {
         row.cell: found
         for table in tables
@@ -58,14 +61,14 @@ def disclosure(subject: Subject, tables: Sequence[Table]) -> Iterator[CareFindin
     }
     for table in tables:
         rows = [row for row in table.rows if row.cell in touching]
-        yield from _first_each(_too_fine(judge, table, rows, touching))
-        yield from _first_each(_small(judge, table, rows, touching))
-        yield from _first_each(_recoverable(judge, table, touching))
-    yield from _first_each(_nested(judge, tables, touching))
-    yield from _first_each(_tracked(judge, tables, touching))
+        yield from first_each(_too_fine(judge, table, rows, touching))
+        yield from first_each(_small(judge, table, rows, touching))
+        yield from first_each(_recoverable(judge, table, touching))
+    yield from first_each(_nested(judge, tables, touching))
+    yield from first_each(_tracked(judge, tables, touching))
 
 
-def _first_each(findings: Iterator[CareFinding]) -> Iterator[CareFinding]:
+def first_each(findings: Iterator[CareFinding]) -> Iterator[CareFinding]:
     """Yield the first finding of each kind: a table of a million cells needs no million lines."""
     seen = set()
     for finding in findings:
@@ -79,7 +82,7 @@ _Touching = Mapping[str, tuple["Region", ...]]
 
 
 def _too_fine(
-    judge: _Judge, table: Table, rows: Sequence[Row], touching: _Touching
+    judge: Judge, table: Table, rows: Sequence[Row], touching: _Touching
 ) -> Iterator[CareFinding]:
     import h3
 
@@ -100,7 +103,7 @@ def _too_fine(
 
 
 def _small(
-    judge: _Judge, table: Table, rows: Sequence[Row], touching: _Touching
+    judge: Judge, table: Table, rows: Sequence[Row], touching: _Touching
 ) -> Iterator[CareFinding]:
     for row in rows:
         regions = touching[row.cell]
@@ -117,7 +120,7 @@ def _small(
             yield judge.found("all records of a cell are alike", table.where, regions[0], numbers)
 
 
-def _recoverable(judge: _Judge, table: Table, touching: _Touching) -> Iterator[CareFinding]:
+def _recoverable(judge: Judge, table: Table, touching: _Touching) -> Iterator[CareFinding]:
     """Yield a suppressed count that its total and its neighbours give back."""
     hidden = [row for row in table.rows if row.is_suppressed]
     told = [row.count for row in table.rows if row.count is not None]
@@ -132,7 +135,7 @@ def _recoverable(judge: _Judge, table: Table, touching: _Touching) -> Iterator[C
         )
 
 
-def _nested(judge: _Judge, tables: Sequence[Table], touching: _Touching) -> Iterator[CareFinding]:
+def _nested(judge: Judge, tables: Sequence[Table], touching: _Touching) -> Iterator[CareFinding]:
     """Yield a cell that lies in another: what the difference stands for may be very few."""
     import h3
 
@@ -154,7 +157,7 @@ def _nested(judge: _Judge, tables: Sequence[Table], touching: _Touching) -> Iter
                     )
 
 
-def _tracked(judge: _Judge, tables: Sequence[Table], touching: _Touching) -> Iterator[CareFinding]:
+def _tracked(judge: Judge, tables: Sequence[Table], touching: _Touching) -> Iterator[CareFinding]:
     """Yield two counts of one cell whose difference is too few records."""
     counts = [
         {row.cell: row.count for row in t.rows if row.count is not None and row.cell in touching}
@@ -180,7 +183,7 @@ def gradients(subject: Subject, tables: Sequence[Table]) -> Iterator[CareFinding
     if limit is None:
         return
     for table in tables:
-        yield from _first_each(_steps(subject, table, limit))
+        yield from first_each(_steps(subject, table, limit))
 
 
 def _steps(subject: Subject, table: Table, limit: float) -> Iterator[CareFinding]:

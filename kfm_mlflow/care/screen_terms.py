@@ -72,7 +72,7 @@ def licence_scope(subject: Subject) -> Iterator[CareFinding]:
     for kind, region in dict.fromkeys(
         (kind, region.id if region else "") for kind, region in _kinds(subject)
     ):
-        called = subject.shown(region) if region else ""
+        called = subject.regions.shown(region) if region else ""
 
         def found(status: Status, what: str, where: str = "", called: str = called) -> CareFinding:
             return CareFinding(status, what, "C-F03", where, region=called)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfm_mlflow.care.cells import cell_side_km
 from kfm_mlflow.care.passages import find_fixes
 from kfm_mlflow.care.passages_fold import fold, readings
 from kfm_mlflow.care.passages_grids import recover_plus
 from kfm_mlflow.care.passages_names import NameIndex
 from kfm_mlflow.care.passages_places import named_pairs
 from kfm_mlflow.care.screen_hazards import close_statements, may_state
-from kfm_mlflow.care.screen_subject import Subject, cell_side_km
 from kfm_mlflow.care.screening import CareFinding, Status
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kfm_mlflow.care.regions import Region
+    from kfm_mlflow.care.screen_subject import Subject
 
 _MOST_LEAVES = 20_000
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -60,12 +61,12 @@ def spot_of(subject: Subject, path: str, holds: Any) -> str:
         path: The file.
         holds: Asked of a part of the text; the first that holds it is named.
     """
-    file = subject.shown(path)
+    file = subject.regions.shown(path)
     document = subject.documents.get(path)
     if document is not None:
         for where, text in leaves(document):
             if holds(text):
-                return f"{file}: {subject.shown(where)}"
+                return f"{file}: {subject.regions.shown(where)}"
         return file
     for number, line in enumerate(subject.texts[path].splitlines()[:_MOST_LEAVES], start=1):
         if holds(line):
@@ -75,12 +76,12 @@ def spot_of(subject: Subject, path: str, holds: Any) -> str:
 
 def restricted_names(subject: Subject) -> Iterator[CareFinding]:
     """Ask whether any text holds a restricted name, also misspelt, split or in disguise."""
-    if not subject.restricted_names:
+    if not subject.regions.restricted_names:
         return
     public = subject.policy.public_terms
     paths = sorted(subject.texts)
     index = NameIndex(((path, *readings(subject.texts[path])) for path in paths), public)
-    for name in subject.restricted_names:
+    for name in subject.regions.restricted_names:
         for number in index.find(name):
 
             def holds(text: str, name: str = name) -> bool:

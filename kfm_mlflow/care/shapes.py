@@ -76,7 +76,9 @@ def _ring(ring: Any, *, where: str) -> Ring:
         )
     if any(abs(lon) > _HALF_DEG for lon, _ in positions):
         raise DataError(
-            "has longitudes beyond 180", where=where, remedy="use longitudes from -180 to 180"
+            "has longitudes beyond 180",
+            where=where,
+            remedy="use longitudes from -180 to 180; across the antimeridian 181 is -179",
         )
     if positions[0] != positions[-1]:
         raise DataError(
@@ -173,5 +175,5 @@ def _refuse_invalid(area: Any, *, where: str) -> None:
     raise DataError(
         f"is not a valid area ({reason})",
         where=where,
-        remedy="redraw it so that no edge crosses another",
+        remedy="redraw it: three corners or more, holes inside, and no edge across another",
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tempfile
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +95,7 @@ def mask(
     click.echo(json.dumps(said) if as_json else _sentence(output, done))
 
 
+_AS_LONG = "give one header, and rows that are as long as it"
 _NOT_ASKED = {"geojson": ("lat", "lon", "cell"), "netcdf": ("cell",)}
 
 
@@ -131,9 +134,26 @@ def _csv(file: Path, terms: MaskTerms, named: dict[str, str | None]) -> tuple[Ma
     import pandas as pd
 
     try:
-        frame = pd.read_csv(file)
-    except (ValueError, OSError) as exc:
-        raise DataError(f"cannot be read as CSV ({type(exc).__name__})") from exc
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            header = next(filter(None, csv.reader(stream)), [])
+        if not header:
+            raise DataError("is empty", remedy="give a header and rows")
+        twice = next((at for at, name in enumerate(header) if name in header[:at]), None)
+        if twice is not None:
+            # The reader would call the second one `lat.1`, which nobody takes for a latitude.
+            first = header.index(header[twice])
+            said = f"columns {first} and {twice} (counted from 0) have the same name"
+            raise DataError(said, remedy="give every column a name of its own")
+        with warnings.catch_warnings():
+            # Else what is too many becomes row names, and every value stands in another's column.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(file, index_col=False)
+    except UnicodeDecodeError as exc:
+        raise DataError("is not UTF-8 text", remedy="write it as UTF-8") from exc
+    except pd.errors.ParserWarning as exc:
+        raise DataError("has rows that are longer than its header", remedy=_AS_LONG) from exc
+    except (ValueError, OSError, csv.Error) as exc:
+        raise DataError("is no CSV file", remedy=_AS_LONG) from exc
     return _frame(frame, terms, named, lambda value, path: value.to_csv(path, index=False))
 
 
@@ -143,7 +163,7 @@ def _parquet(file: Path, terms: MaskTerms, named: dict[str, str | None]) -> tupl
     try:
         frame = pd.read_parquet(file)
     except (ValueError, OSError) as exc:
-        raise DataError(f"cannot be read as Parquet ({type(exc).__name__})") from exc
+        raise DataError("is no Parquet file", remedy="write it again") from exc
     # An index of places would come out unmasked.
     frame = frame.reset_index() if frame.index.name else frame.reset_index(drop=True)
     return _frame(frame, terms, named, lambda value, path: value.to_parquet(path, index=False))
@@ -153,10 +173,12 @@ def _geojson(file: Path, terms: MaskTerms, named: dict[str, str | None]) -> tupl
     from kfm_mlflow.care.masking import mask_value
 
     del named
-    value = parse_json(file.read_bytes(), where=file.name)
+    value = parse_json(file.read_bytes(), where="")
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in {"FeatureCollection", "Feature"}:
         raise DataError("is not a GeoJSON Feature or FeatureCollection")
+    if kind == "FeatureCollection" and not isinstance(value.get("features"), list):
+        raise DataError("$.features: is no list", remedy="give a FeatureCollection its features")
     done = mask_value(value, terms, datetime.now(UTC))
     text = json.dumps(done.value, ensure_ascii=False, allow_nan=False)
     return done, lambda path: path.write_text(text, encoding="utf-8")
@@ -171,7 +193,7 @@ def _netcdf(file: Path, terms: MaskTerms, named: dict[str, str | None]) -> tuple
         with xr.open_dataset(file, engine="h5netcdf") as opened:
             field = opened.load()
     except (ValueError, OSError, KeyError) as exc:
-        raise DataError(f"cannot be read as NetCDF ({type(exc).__name__})") from exc
+        raise DataError("is no NetCDF 4 file", remedy="write it as NetCDF 4 (HDF5)") from exc
     done = mask_field(field, terms, datetime.now(UTC), lat=named["lat"], lon=named["lon"])
     return done, lambda path: done.value.to_netcdf(path, engine="h5netcdf")
 

@@ -1,9 +1,10 @@
 """The CARE gate: a veto, computed with the policy's own regions and never read from the trainer.
 
-Three things are asked: what the screening of the release found; what a validator measured by
-running the model (only if the policy asks for it, or somebody did); and the FAIR+CARE score, whose
-CARE part has a floor of its own. What follows from the release alone was computed once; only
-consent, seasons, embargoes and signed measurements are looked at again at every move.
+Four things are asked: what the screening of the release found; what it tells when the release at
+Production is subtracted from it; what a validator measured by running the model (only if the policy
+asks for it, or somebody did); and the FAIR+CARE score, whose CARE part has a floor of its own. What
+follows from releases alone was computed once; only consent, seasons, embargoes and signed
+measurements are looked at again at every move.
 """
 
 from __future__ import annotations
@@ -54,13 +55,61 @@ def care(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     ruling = ruling_of(evidence, move)
     for check in settled(asked_checks(evidence, policy, move), ruling):
         findings += _findings_of(check)
+    findings += _not_compared(evidence, move)
     return [*findings, *_scored(evidence, policy, ruling)]
 
 
 def asked_checks(evidence: Evidence, policy: Policy, move: Move) -> tuple[Check, ...]:
     """Return every check that was made of a release; what authorities approved is still in them."""
     screened = evidence.screening.checks if evidence.screening is not None else ()
-    return (*screened, *measured_checks(evidence, policy, move))
+    return (
+        *screened,
+        *differencing_checks(evidence, policy, move),
+        *measured_checks(evidence, policy, move),
+    )
+
+
+def differencing_checks(evidence: Evidence, policy: Policy, move: Move) -> tuple[Check, ...]:
+    """Return the check of what a release and the one at Production tell together.
+
+    Empty when there is nothing to compare with, for which :func:`care` has a finding that says so.
+    """
+    if evidence.screening is None or not evidence.screening.checks:
+        return ()  # What was not screened is not made up for by this.
+    if why_not_compared(evidence, move):
+        return ()
+    from kfm_mlflow.care.screen import screen_differencing
+
+    subject, earlier = care_subject(evidence.content, policy), evidence.predecessor
+    if earlier is None:
+        return (screen_differencing(subject, None),)
+    before = care_subject(earlier, policy)
+    rules = f"{subject.regions.digest} {policy.digest}"
+    return evidence.content.once(
+        ("care differencing", f"{rules} {evidence.target_release_id}"),
+        lambda: (screen_differencing(subject, before),),
+    )
+
+
+def why_not_compared(evidence: Evidence, move: Move) -> str:
+    """Return why no two releases are compared; empty when they are."""
+    if move.restores:
+        return "both releases were public before"
+    if move.production is None or move.production == move.version:
+        return "no other release of this model is at Production"
+    if not evidence.target_release_id:
+        return f"v{move.production} was never frozen, so nobody knows what it told"
+    return ""
+
+
+def _not_compared(evidence: Evidence, move: Move) -> list[Finding]:
+    why = why_not_compared(evidence, move)
+    if evidence.screening is None or not evidence.screening.checks:
+        why = ""  # No evidence is never a pass.
+    said = Finding(
+        "CARE_DIFFERENCING", Verdict.PASS, "CARE differencing not asked", f"not asked: {why}"
+    )
+    return [said] if why else []
 
 
 def measured_checks(evidence: Evidence, policy: Policy, move: Move) -> tuple[Check, ...]:

@@ -6,7 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.gates.findings import Finding, Move
+from kfm_mlflow.gates.measured import explained_again, span_coverage
 from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.policy.levels import Level
 
 if TYPE_CHECKING:
     from kfm_mlflow.gates.content import ReleaseContent
@@ -138,13 +140,18 @@ def telemetry(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
         )
     findings += _at_most("ENERGY", "energy", energy, settings.max_energy_wh, "Wh")
     findings += _at_most("CARBON", "carbon", carbon, settings.max_carbon_gco2e, "gCO2e")
+    if settings.min_span_ratio is not None and move.to_level is Level.PRODUCTION:
+        findings.append(span_coverage(evidence, policy, move, settings.min_span_ratio))
     return findings or [
         Finding("TELEMETRY_COMPLETE", Verdict.PASS, "telemetry complete", settings.path)
     ]
 
 
 def xai(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
-    """Ask whether the explanation is complete, converged and stable over seeds."""
+    """Ask whether the explanation is complete, converged and stable over seeds.
+
+    Asked of the release's own, and of what the validator measured again.
+    """
     settings = policy.gates.xai
     if settings is None:
         return []
@@ -168,4 +175,4 @@ def xai(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
             limit=f">= {settings.min_stability:g}",
         )
     )
-    return findings
+    return findings + explained_again(evidence, policy, move)

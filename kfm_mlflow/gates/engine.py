@@ -38,7 +38,7 @@ from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.trust.instants import format_instant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from kfm_mlflow.gates.evidence import Evidence
     from kfm_mlflow.policy.models import GatePolicy, Mode, Policy
@@ -167,6 +167,21 @@ def _exempted(result: GateResult, evidence: Evidence, policy: Policy, move: Move
     return replace(result, findings=tuple(waived(finding) for finding in result.findings))
 
 
+def ask_gates(
+    names: Iterable[str], evidence: Evidence, policy: Policy, move: Move
+) -> list[GateResult]:
+    """Return what gates find, exemptions applied."""
+    return [
+        _exempted(
+            GateResult(name, _mode(policy, name), _run(name, evidence, policy, move)),
+            evidence,
+            policy,
+            move,
+        )
+        for name in names
+    ]
+
+
 def _passed_over(result: GateResult, policy: Policy, move: Move) -> GateResult:
     """Return a gate's result with everything waived that broken glass may pass over."""
     asked, settings = move.break_glass, policy.access.break_glass
@@ -212,15 +227,7 @@ def evaluate(evidence: Evidence, policy: Policy, move: Move) -> GateReport:
     if move.restores:
         names = tuple(name for name in RESTORE_GATES if name in names)
     asked = judge_asker(policy, move)
-    results = [
-        _exempted(
-            GateResult(name, _mode(policy, name), _run(name, evidence, policy, move)),
-            evidence,
-            policy,
-            move,
-        )
-        for name in names
-    ]
+    results = ask_gates(names, evidence, policy, move)
     if move.break_glass is not None and all(who.verdict is Verdict.PASS for who in asked):
         results = [_passed_over(result, policy, move) for result in results]
     if results and move.restores and policy.trust.rollback_approvers:

@@ -60,6 +60,8 @@ class Evidence:
         screening: CARE screening, computed here and now with the policy's own regions.
         regions: Those regions; None when there was nothing to screen.
         target_problems: Why the rollback target can not be gone back to; empty when it can.
+        predecessor: What the files of the release hold that is at Production, which is the
+            rollback target; None when there is none, or it cannot be read.
     """
 
     manifest: Manifest | None
@@ -73,6 +75,7 @@ class Evidence:
     target_release_id: str = ""
     recorded_release_id: str = ""
     regions: RegionSet | None = None
+    predecessor: ReleaseContent | None = None
 
     @property
     def release_id(self) -> str:
@@ -262,7 +265,8 @@ class EvidenceReader:
             policy: Whose keys and regions count.
             now: Instant at which keys and attestations must be valid.
             envelopes: Attestations that are kept elsewhere (votes, verdicts).
-            target: What is known of the rollback target: ``release_id`` and ``problems``.
+            target: What is known of the rollback target: ``release_id``, ``problems`` and
+                ``content``.
             recorded_release_id: Release id that an earlier decision recorded for this version.
         """
         manifest: Manifest | None = None
@@ -281,7 +285,7 @@ class EvidenceReader:
         unique = {digest_bytes(data): data for data in (*beside, *envelopes)}
         ordered = sorted(unique)
         known = target or {}
-        problems = known.get("problems", ())
+        problems, predecessor = known.get("problems", ()), known.get("content")
         regions = policy_regions(policy) if manifest is not None else None
         keys = _keys_by_duty(policy.trust, regions)
         return Evidence(
@@ -298,6 +302,7 @@ class EvidenceReader:
             target_release_id=str(known.get("release_id", "")),
             recorded_release_id=recorded_release_id,
             regions=regions,
+            predecessor=predecessor if isinstance(predecessor, ReleaseContent) else None,
         )
 
     @staticmethod

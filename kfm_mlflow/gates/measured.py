@@ -92,7 +92,7 @@ def absent(kind: str, problems: Sequence[str], remedy: str) -> list[Finding]:
     ]
 
 
-def _same_hand(signature: SignatureReport, report: AttestationReport, policy: Policy) -> bool:
+def is_same_hand(signature: SignatureReport, report: AttestationReport, policy: Policy) -> bool:
     """Say whether the signer also validated: by name, or by a key that is trusted under two."""
     if signature.signer in report.signers:
         return True
@@ -141,7 +141,7 @@ def validation(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
                 remedy="seed and fix the model's operations, then validate again",
             )
         )
-    if evidence.signature is not None and _same_hand(evidence.signature, report, policy):
+    if evidence.signature is not None and is_same_hand(evidence.signature, report, policy):
         findings.append(
             Finding(
                 "SELF_VALIDATED",
@@ -208,7 +208,8 @@ def metrics(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
         return absent("validation", problems, _VALIDATE)
     measured = (report.claims or {}).get("metrics")
     values = measured if isinstance(measured, dict) else {}
-    return [_judge(limit, _value(values.get(limit.metric))) for limit in settings.limits]
+    limits = settings.limits_of(split_key(move.model_name)[1])
+    return [_judge(limit, _value(values.get(limit.metric))) for limit in limits]
 
 
 def _value(value: object) -> object:
@@ -216,6 +217,52 @@ def _value(value: object) -> object:
     if isinstance(value, str) and value in {"NaN", "Infinity", "-Infinity"}:
         return float(value)
     return value
+
+
+def explained_again(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+    """Ask whether the explanation that the newest validation measured anew keeps the limits.
+
+    Nothing is found where the validator says that it measured none.
+    """
+    settings = policy.gates.xai
+    report, _ = newest(evidence, "validation", binding_of(evidence, move))
+    said = (report.claims or {}).get("xai") if report else None
+    if settings is None or not isinstance(said, dict) or said.get("measured") is not True:
+        return []
+    delta, stability = (
+        _number(said.get(name)) for name in ("convergence_delta", "min_correlation")
+    )
+    converged = abs(delta) <= settings.max_convergence_delta_ratio
+    stable = stability >= settings.min_stability
+    remedy = "see what made the explanation differ from the release's own, and release anew"
+    return [
+        Finding(
+            "XAI_NOW_CONVERGED" if converged else "XAI_NOW_UNCONVERGED",
+            Verdict.PASS if converged else Verdict.FAIL,
+            f"XAI delta measured again {delta:.3g}",
+            f"the convergence delta is {delta:.6g} when the validator measures it, at most "
+            f"{settings.max_convergence_delta_ratio:g} is asked",
+            observed=f"{delta:.6g}",
+            limit=f"<= {settings.max_convergence_delta_ratio:g}",
+            remedy="" if converged else remedy,
+        ),
+        Finding(
+            "XAI_NOW_STABLE" if stable else "XAI_NOW_UNSTABLE",
+            Verdict.PASS if stable else Verdict.FAIL,
+            f"XAI stability measured again {stability:.3g}",
+            f"explanations agree to {stability:.6g} when the validator measures it, at least "
+            f"{settings.min_stability:g} is asked",
+            observed=f"{stability:.6g}",
+            limit=f">= {settings.min_stability:g}",
+            remedy="" if stable else remedy,
+        ),
+    ]
+
+
+def _number(value: object) -> float:
+    found = _value(value)
+    is_number = isinstance(found, int | float) and not isinstance(found, bool)
+    return float(found) if is_number else math.nan  # type: ignore[arg-type]  # by the line before
 
 
 def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
@@ -237,3 +284,45 @@ def canary(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
             limit="PASS",
         )
     ]
+
+
+_SPAN_COUNTS = ("request_count", "span_count")
+_KEEP_SPANS = "run the controller with --telemetry-dir, or with a collector that takes every span"
+
+
+def span_coverage(evidence: Evidence, policy: Policy, move: Move, min_ratio: float) -> Finding:
+    """Ask whether the controller's verdict says that enough of the canary's answers have a span.
+
+    Args:
+        evidence: What is known about the release.
+        policy: What is asked.
+        move: The move.
+        min_ratio: Least share of answers with a span, 0..1.
+    """
+    binding = binding_of(evidence, move, policy_digest=move.policy_digest or policy.digest)
+    report, _ = newest(evidence, "canary-verdict", binding, epoch=move.epoch)
+    said = (report.claims or {}).get("telemetry") if report else None
+    counts = [said.get(name) if isinstance(said, dict) else None for name in _SPAN_COUNTS]
+    known = [n for n in counts if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
+    limit = f">= {min_ratio:g}"
+    if len(known) != len(counts) or not known[0]:
+        return Finding(
+            "SPANS_UNKNOWN",
+            Verdict.INCONCLUSIVE,
+            "canary spans unknown",
+            "no good canary-verdict says how many of the canary's answers have a span",
+            limit=limit,
+            remedy=_KEEP_SPANS,
+        )
+    request_count, span_count = known
+    ratio = span_count / request_count
+    passed = min_ratio <= ratio <= 1
+    return Finding(
+        "SPANS_COMPLETE" if passed else "SPANS_INCOMPLETE",
+        Verdict.PASS if passed else Verdict.FAIL,
+        f"canary spans {ratio:.3g}, asked {limit}",
+        f"a span was kept of {span_count} of the canary's {request_count} answers",
+        observed=f"{ratio:.6g}",
+        limit=limit,
+        remedy="" if passed else _KEEP_SPANS,
+    )

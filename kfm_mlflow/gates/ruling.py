@@ -23,11 +23,18 @@ if TYPE_CHECKING:
 KIND = "care-authority"
 SOVEREIGNTY_GATES = ("care", "authority")
 """Gates whose findings of today take down what is served, and need nobody's decision for it."""
-Standing = Literal["ok", "stale", "vetoed"]
+Standing = Literal["ok", "regressed", "stale", "vetoed"]
 _NO_CONFLICT = frozenset(
-    {"AUTHORITY_UNKNOWN", "CARE_UNSCREENED", "FAIR_CARE_SCORE", "TEXT_UNREADABLE"}
+    {
+        "AUTHORITY_UNKNOWN",
+        "CARE_DIFFERENCING",
+        "CARE_UNSCREENED",
+        "FAIR_CARE_SCORE",
+        "TEXT_UNREADABLE",
+    }
 )
-"""What these gates find that is no conflict: bytes that can not be read now, for example."""
+"""What these gates find that is no conflict with serving: bytes that can not be read now, or what
+two releases tell together, which is public whether one of them is taken back or not."""
 
 
 def against_serving(findings: Iterable[tuple[str, Finding]]) -> tuple[tuple[str, Finding], ...]:

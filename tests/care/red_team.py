@@ -55,6 +55,7 @@ class Case:
         care: Changes of the block.
         region: Changes of the region.
         claims: What the validator signed.
+        earlier: What the release at Production publishes; None when there is none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Case:
     care: dict[str, Any] = field(default_factory=dict)
     region: dict[str, Any] = field(default_factory=dict)
     claims: dict[str, Any] | None = None
+    earlier: dict[str, Any] | None = None
 
 
 def _text(name: str, source: str, check: str, text: str, path: str = "notes.md") -> Case:
@@ -210,6 +212,62 @@ TABLES = [
     Case("field that peaks inside", "climate deployment, section 5", "gradients", _field(4.0)),
 ]  # fmt: skip
 
+_CHILDREN = sorted(h3.cell_to_children(_R5, 6))
+_WANG, _BYUN = "Wang and Fung 2006, sequential releases", "Byun et al. 2006, incremental data"
+_RELEASES = "differencing of two releases"
+
+
+def _after(
+    name: str, source: str, earlier: dict[str, Any], texts: dict[str, Any], **changed: Any
+) -> Case:
+    check = "" if source == "look-alike" else "differencing"
+    return Case(name, source, check, texts, earlier=earlier, **changed)
+
+
+def _means(*cells: str) -> dict[str, Any]:
+    return _table(*({"h3_cell": cell, "t_mean": 11.5} for cell in cells))
+
+
+_SIX = tuple(_row(cell, 60) for cell in _CHILDREN[:6])
+_R5_OF_366, _R5_OF_380 = _table(_row(_R5, 366)), _table(_row(_R5, 380))
+SUCCESSORS = [
+    _after("three records came", _BYUN, _table(_row(_R5, 120)), _table(_row(_R5, 123))),
+    _after("three records went", "Xiao and Tao 2007, m-invariance",
+           _table(_row(_R5, 123)), _table(_row(_R5, 120))),
+    _after("split cell with one child withheld", _RELEASES, _R5_OF_366, _table(*_SIX)),
+    _after("merged cell that was split before", _RELEASES, _table(*_SIX), _R5_OF_366),
+    _after("split cell with one child suppressed", _COX, _R5_OF_366,
+           _table(*_SIX, _row(_CHILDREN[6], "*"))),
+    _after("split over two files", _RELEASES, _R5_OF_366,
+           {"north.json": list(_SIX[:3]), "south.json": list(_SIX[3:])}),
+    _after("categories that move by two", _WANG,
+           _table(_row(_R5, 40, kinds={"burial": 20, "none": 20})),
+           _table(_row(_R5, 40, kinds={"burial": 22, "none": 18}))),
+    _after("CSV after JSON", _BYUN, _table(_row(_R5, 120)),
+           {"t.csv": f"h3_cell,n\n{_R5},124\n"}),
+    _after("mean of the one child that was left out", "Duke-Williams and Rees 1998",
+           _means(_R5), _means(*_CHILDREN[:6]),
+           care={"masking": "h3_r5", "h3_max_resolution": 5}, region={"h3_max_resolution": 6}),
+]  # fmt: skip
+SUCCESSORS_CLEAN = [
+    _after("exactly k records came", "look-alike", _table(_row(_R5, 120)), _table(_row(_R5, 130))),
+    _after("the same table again", "look-alike", _R5_OF_366, _R5_OF_366),
+    _after("split cell with a child of k withheld", "look-alike", _R5_OF_380, _table(*_SIX)),
+    _after("split cell, nothing left", "look-alike", _R5_OF_366,
+           _table(*_SIX[:5], _row(_CHILDREN[5], 40), _row(_CHILDREN[6], 26))),
+    _after("three records came outside", "look-alike",
+           _table(_row(_OUT5, 120)), _table(_row(_OUT5, 123))),
+    _after("another place", "look-alike", _table(_row(_R5, 120)),
+           _table(_row(_SIBLINGS[0] if _SIBLINGS[0] != _R5 else _SIBLINGS[1], 117))),
+    _after("categories that move by ten", "look-alike",
+           _table(_row(_R5, 60, kinds={"a": 30, "b": 30})),
+           _table(_row(_R5, 60, kinds={"a": 40, "b": 20}))),
+    _after("the mean of a cell changes", "look-alike", _means(_R5),
+           _table({"h3_cell": _R5, "t_mean": 11.9})),
+    _after("mean of a child as large as many cells", "look-alike", _means(_R5),
+           _means(*_CHILDREN[:5])),
+]  # fmt: skip
+
 SPEECH = [
     _text("flood at a household", "focus deployment, section 5", "hazard-statements",
           "On the Willow Bend Reservation the model expects a flood at one household per year."),
@@ -321,7 +379,7 @@ BLOCKS = [
     Case("invariance of other regions", "trust notes 5.4", "attribution-leakage",
          claims={"care": {"invariance": _INVARIANT, "regions_digest": "sha256:" + "0" * 64}}),
 ]  # fmt: skip
-LEAKS = [*NAMES, *PLACES, *TABLES, *SPEECH, *TERMS, *BLOCKS]
+LEAKS = [*NAMES, *PLACES, *TABLES, *SUCCESSORS, *SPEECH, *TERMS, *BLOCKS]
 
 
 def _clean(name: str, text: str, path: str = "notes.md") -> Case:
@@ -416,4 +474,5 @@ CLEAN = [
     Case("invariant", "look-alike", "", claims=_signed(invariance=_INVARIANT)),
     Case("nothing restricted in the inputs", "look-alike", "",
          claims=_signed(invariance={**_INVARIANT, "restricted_input_count": 0})),
+    *SUCCESSORS_CLEAN,
 ]  # fmt: skip

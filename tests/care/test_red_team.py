@@ -14,6 +14,7 @@ from kfm_mlflow.care.screen import (
     OutputGrid,
     assemble,
     build_subject,
+    screen_differencing,
     screen_frozen,
     screen_measurements,
     screen_now,
@@ -34,20 +35,27 @@ def _regions(changes):
     return parse_regions(json.dumps(collection).encode(), where="red team")
 
 
-def screened(case):
-    regions = _regions(json.dumps(case.region))
-    texts = {**red_team.LICENCE, **case.texts}
+def _subject(case, texts, regions):
     written = {
-        path: text if isinstance(text, str) else json.dumps(text) for path, text in texts.items()
+        path: text if isinstance(text, str) else json.dumps(text)
+        for path, text in {**red_team.LICENCE, **texts}.items()
     }
     block = {**red_team.BLOCK, **case.care}
     grid = OutputGrid.from_mapping(block["output_grid"])
-    subject = build_subject(block, grid, written, regions)
+    return build_subject(block, grid, written, regions)
+
+
+def screened(case):
+    regions = _regions(json.dumps(case.region))
+    subject = _subject(case, case.texts, regions)
     claims = case.claims
     if claims is not None:
         claims = {"care": {"regions_digest": regions.digest, **claims["care"]}}
     measured, unasked = screen_measurements(subject, claims, NOW)
     checks = (*screen_frozen(subject), *screen_now(subject, NOW), *measured)
+    if case.earlier is not None:
+        before = _subject(case, case.earlier, regions)
+        checks = (*checks, screen_differencing(subject, before))
     return assemble(subject, checks, unasked)
 
 

@@ -76,6 +76,15 @@ def test_release_that_keeps_to_everything_has_no_known_conflict(regions):
     assert all(not check.findings and not check.remedy for check in result.checks)
 
 
+def test_label_that_is_no_text_at_all_carries_nothing_on(regions):
+    odd = [{"label_type": [1]}, {"name": {"a": 1}}, 3, None]
+    result = screen(regions, {**BLOCK, "labels": odd})
+    assert status_of(result, "labels") == "conflict"
+    assert status_of(screen(regions, {**BLOCK, "labels": [*odd, "TK A"]}), "labels") == (
+        "no-known-conflict"
+    )
+
+
 def test_packaged_regions_pass_a_generalised_kansas_grid():
     assert screen(load_regions(None)).status == "no-known-conflict"
 

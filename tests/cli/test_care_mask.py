@@ -94,7 +94,9 @@ def test_netcdf_becomes_blocks_of_the_mode(kfm, tmp_path, regions):
         ("lat,lon,site_lat,site_lon\n38,-97,38,-97\n", (), ("several columns", "name those")),
         ("cell\n872649\n", ("--cell", "cell"), ("cell: row 0", "not an H3 cell")),
         ("lat,lon\n38,-97\n", ("--mode", "h3-unheard-of"), ("unknown masking mode",)),
-        ("", (), ("in.csv", "cannot be read as CSV")),
+        ("", (), ("in.csv", "is empty")),
+        ("lat,lon,lat,lon\n38,-97,39,-96\n", (), ("columns 0 and 2", "the same name")),
+        ("lat,lon\n1,38,-97\n2,38,-97\n", (), ("rows that are longer than its header",)),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
@@ -110,9 +112,15 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     ("name", "content", "words"),
     [
         ("in.geojson", b"{}", ("not a GeoJSON",)),
-        ("in.geojson", b"{", ("in.geojson",)),
-        ("in.nc", b"no", ("cannot be read as NetCDF",)),
-        ("in.parquet", b"no", ("cannot be read as Parquet",)),
+        ("in.geojson", b"{", ("kfm: in.geojson: not valid JSON",)),
+        (
+            "in.geojson",
+            b'{"type": "FeatureCollection", "features": null}',
+            ("features: is no list",),
+        ),
+        ("in.csv", b"\xff\xfelat,lon", ("not UTF-8",)),
+        ("in.nc", b"no", ("no NetCDF 4 file",)),
+        ("in.parquet", b"no", ("no Parquet file",)),
         ("in.txt", b"no", ("no known kind", ".csv")),
     ],
 )

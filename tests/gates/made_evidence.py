@@ -387,6 +387,7 @@ def make_evidence(policy: Policy | None = None, **changes) -> Evidence:
         envelope_digests=tuple(report.digest for report in attestations),
         screening=make_screening(),
         target_release_id=RELEASE_ID,
+        predecessor=make_content(),
     )
     return replace(evidence, **changes)
 
