@@ -228,7 +228,9 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     if not spec.metrics:
         # Card, summary and STAC item must name a number; this one was measured here.
         spec = replace(spec, metrics={"onnx_max_relative_difference": difference})
-    xai = integrated_gradients_summary(spec.model, spec.inputs[:_XAI_ROWS], seed=spec.run.seed)
+    xai = integrated_gradients_summary(
+        spec.model, spec.inputs[:_XAI_ROWS], seed=spec.run.seed, baseline=spec.baseline
+    )
     write_json(root / "xai" / "summary.json", xai)
     write_json(root / "telemetry" / "training.json", telemetry(spec))
     write_json(root / "drift" / "baseline.json", drift_baseline(spec.inputs, outputs))

@@ -117,7 +117,9 @@ def onnx_difference(model: torch.nn.Module, onnx_bytes: bytes, rows: NDArray[np.
 
     Returns:
         The largest over the rows of: greatest absolute difference of an element, divided by the
-        greatest absolute value of torch's answer for that row. NaN where an answer is not finite.
+        greatest absolute value of torch's answer for that row, or by the root mean square of all
+        answers where that is greater: an answer that passes through 0 has no relative error of
+        its own. NaN where an answer is not finite.
     """
     import onnxruntime
     import torch
@@ -128,5 +130,6 @@ def onnx_difference(model: torch.nn.Module, onnx_bytes: bytes, rows: NDArray[np.
         ours = model.eval()(torch.from_numpy(rows)).numpy()
     flat, theirs = ours.reshape(len(rows), -1), np.asarray(other).reshape(len(rows), -1)
     difference = np.abs(flat.astype(np.float64) - theirs).max(axis=1)
-    size = np.maximum(np.abs(flat).max(axis=1), np.finfo(np.float32).tiny)
+    usual = np.sqrt(np.square(flat, dtype=np.float64).mean())
+    size = np.maximum(np.abs(flat).max(axis=1), max(usual, np.finfo(np.float32).tiny))
     return float((difference / size).max())

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from kfm_mlflow.monitor.attribution import Baseline
     from kfm_mlflow.monitor.energy import EnergyMeasurement, EnergyReport
 
 ARTIFACT_PATH = "release"
@@ -186,6 +187,7 @@ def log_release(
     care: Mapping[str, Any] | None = None,
     regions: Path | None = None,
     cell_size_deg: float | None = None,
+    baseline: Baseline = "patch-mean",
     description: str = "",
     license: str = DEFAULT_LICENSE,  # noqa: A002 - the field's own name
     predecessor: str | None = None,
@@ -219,6 +221,8 @@ def log_release(
         care: Parts of the CARE block that differ from the family's default.
         regions: GeoJSON of sovereign regions for the screening.
         cell_size_deg: Size of an output grid cell in degrees.
+        baseline: From where a row is explained: ``patch-mean`` for fields of one quantity,
+            ``sample-mean`` where the elements of a row are different quantities.
         description: One or two sentences.
         license: SPDX expression.
         predecessor: Release version that this one revises.
@@ -280,6 +284,7 @@ def log_release(
         hyperparameters={"seed": seed, **(hyperparameters or {})},
         metrics=metrics or {},
         care=care or {},
+        baseline=baseline,
         description=description,
         license=license,
         cell_size_deg=cell_size_deg,

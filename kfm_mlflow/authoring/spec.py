@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.authoring.source import SourceState
     from kfm_mlflow.metadata.facts import AgentFact, Bbox, DatasetFact, RunFact
+    from kfm_mlflow.monitor.attribution import Baseline
     from kfm_mlflow.monitor.energy import EnergyReport
 
 DEFAULT_LICENSE = "MIT"
@@ -53,6 +54,8 @@ class ReleaseSpec:
             torch differ stands for them.
         care: Parts of the CARE block that differ from the family's default.
         cell_size_deg: Size of an output grid cell in degrees, if the output is a grid.
+        baseline: From where a row is explained: ``patch-mean`` for fields, ``sample-mean`` where
+            its elements are different quantities.
         dim_order: Names of the input's dimensions after the batch; empty takes the usual ones.
         config: Plain values from which the module can be built again.
         source: The checkout that was run; None when nothing is known of it.
@@ -73,6 +76,7 @@ class ReleaseSpec:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     care: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Baseline = "patch-mean"
     description: str = ""
     license: str = DEFAULT_LICENSE
     cell_size_deg: float | None = None

@@ -29,6 +29,7 @@ from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from numpy.typing import NDArray
 
     from kfm_mlflow.monitor.drift import DriftSummary
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 VALID_DAYS = 90.0
+_XAI_ROWS = 16
+"""Rows explained again: enough to see that an explanation is another, in well under a second."""
+_NOT_EXPLAINED = "nobody gave a way to load the released torch model"
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,17 @@ class CurrentInputs:
 
 @dataclass(frozen=True)
 class LoggedValidation:
-    """What was measured and where the attestation lies, relative to the run's artifacts."""
+    """What was measured and where the attestation lies, relative to the run's artifacts.
+
+    Attributes:
+        envelope: The signed statement itself, as a registry takes it for a version that it has.
+    """
 
     release_id: str
     metrics: dict[str, float]
     is_deterministic: bool
     artifact_path: str
+    envelope: bytes = field(default=b"", repr=False)
 
 
 def load_predict(release_dir: Path) -> Predict:
@@ -92,6 +101,47 @@ def _finite_or_text(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
+def explain_again(
+    release_dir: Path, model: torch.nn.Module | None, inputs: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Measure how well the released model's explanation converges and how stable it is.
+
+    The seeds of the noise are others than those of the release's own ``xai/summary.json``.
+
+    Args:
+        release_dir: The release on local disk.
+        model: The released torch model; None measures nothing.
+        inputs: float32 [n, …]; the first 16 are explained.
+
+    Returns:
+        ``measured``, and then ``convergence_delta``, ``min_correlation``, ``sample_count``,
+        ``seed`` and ``seed_count``, or the ``reason`` why not.
+
+    Raises:
+        EvidenceError: The release has no explanation, or the model answers nothing.
+    """
+    if model is None:
+        return {"measured": False, "reason": _NOT_EXPLAINED}
+    from kfm_mlflow.monitor.attribution import integrated_gradients_summary
+
+    own = load_json(release_dir / "xai" / "summary.json")
+    try:
+        seed = int(own["seed"]) + int(own["stability"]["seed_count"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise EvidenceError("names no seeds", where="xai/summary.json") from exc
+    found = integrated_gradients_summary(
+        model, inputs[:_XAI_ROWS], seed=seed, baseline=own.get("baseline", "patch-mean")
+    )
+    return {
+        "measured": True,
+        "convergence_delta": _finite_or_text(found["convergence_delta"]),
+        "min_correlation": _finite_or_text(found["stability"]["min_correlation"]),
+        "sample_count": found["sample_count"],
+        "seed": seed,
+        "seed_count": found["stability"]["seed_count"],
+    }
+
+
 def measure(
     release_dir: Path,
     *,
@@ -102,6 +152,7 @@ def measure(
     now: datetime,
     care: dict[str, Any] | None = None,
     drift: DriftSummary | None = None,
+    model: torch.nn.Module | None = None,
 ) -> dict[str, Any]:
     """Measure a release and return ``deployment_validation.json``.
 
@@ -115,6 +166,7 @@ def measure(
         care: What :mod:`kfm_mlflow.care.screen_measured` measured: ``regions_digest`` with
             ``invariance``, ``training_rows`` or both; None when nothing was.
         drift: What a drift check of current inputs found; None when none was made.
+        model: The released torch model, to explain it again; None says that nobody did.
     """
     predict = load_predict(release_dir)
     first, second = (hashlib.sha256(predict(inputs).tobytes()).hexdigest() for _ in range(2))
@@ -124,6 +176,7 @@ def measure(
         "release_id": build_manifest(release_dir).release_id,
         "metrics": {name: _finite_or_text(value) for name, value in sorted(metrics.items())},
         "determinism": {"identical": first == second, "digest": f"sha256:{first}"},
+        "xai": explain_again(release_dir, model, inputs),
         "validator": validator,
         "data": data,
         "at": now.isoformat().replace("+00:00", "Z"),
@@ -148,7 +201,7 @@ def _check_drift(
     else:
         summary = check_drift(baseline, sample, current.plan, now)
     files = {"drift_summary.json": canonical_bytes(summary.to_dict())}
-    return summary, files if html is None else {**files, "drift_report.html": html}
+    return summary, files if html is None else {**files, "report.html": html}
 
 
 def log_validation(
@@ -162,6 +215,7 @@ def log_validation(
     valid_days: float = VALID_DAYS,
     care: Callable[[Predict], dict[str, Any]] | None = None,
     current: CurrentInputs | None = None,
+    load_model: Callable[[Path], torch.nn.Module] | None = None,
 ) -> LoggedValidation:
     """Validate the release of a run and log the signed result beside it.
 
@@ -176,6 +230,8 @@ def log_validation(
         care: Takes the inference, returns the CARE evidence (see :func:`measure`).
         current: Inputs to check for drift from the release's baseline; what is found is signed
             with the rest, and logged under ``drift/``. None checks nothing.
+        load_model: Takes the release's directory, returns the torch model in its ``model.pt``,
+            whose explanation is then measured again. None leaves that out, and says so.
 
     Returns:
         What was measured.
@@ -210,6 +266,7 @@ def log_validation(
             now=now,
             care=None if care is None else care(load_predict(release_dir)),
             drift=drift,
+            model=None if load_model is None else load_model(release_dir),
         )
         try:
             binding = Binding(
@@ -223,7 +280,8 @@ def log_validation(
         evidence = Path(folder) / "evidence"
         write_json(evidence / "deployment_validation.json", document)
         name = f"validation-{signer.public_key.key_id[:12]}{ENVELOPE_SUFFIX}"
-        write_bytes(evidence / name, sign_statement(statement, signer))
+        envelope = sign_statement(statement, signer)
+        write_bytes(evidence / name, envelope)
         target = artifact_path + EVIDENCE_SUFFIX
         client = mlflow.tracking.MlflowClient()
         client.log_artifacts(run_id, str(evidence), target)
@@ -232,5 +290,9 @@ def log_validation(
             client.log_artifact(run_id, str(Path(folder) / "drift" / file_name), "drift")
     values = {k: float(v) for k, v in document["metrics"].items()}
     return LoggedValidation(
-        document["release_id"], values, document["determinism"]["identical"], f"{target}/{name}"
+        document["release_id"],
+        values,
+        document["determinism"]["identical"],
+        f"{target}/{name}",
+        envelope,
     )

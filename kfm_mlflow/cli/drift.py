@@ -141,7 +141,7 @@ def drift(
     if output is not None:
         write_bytes(output, files["drift_summary.json"])
     if html is not None and report is not None:
-        files["drift_report.html"] = report
+        files["report.html"] = report
         write_bytes(html, report)
     if run_id is not None:
         _log(run_id, files, server)

@@ -37,6 +37,10 @@ def headline(entry: Entry) -> str:
         voter, choices = entry.contradiction["voter"], entry.contradiction["choices"]
         said = f"{voter} contradicts themselves: {', '.join(map(str, choices))}"
         return plain(f"{entry.model} v{entry.version}  {said}")
+    if entry.ordered is not None:
+        back = entry.ordered["to_version"]
+        said = f"{entry.ordered['order']}{f' to v{back}' if back else ''} ordered"
+        return plain(f"{entry.model} v{entry.version}  {said}")
     levels = plain(f"{entry.from_level} → {entry.to_level}")
     return f"{plain(entry.model)} v{entry.version}  {levels}  {plain(entry.verdict)}"
 
@@ -105,11 +109,11 @@ def entry_lines(entry: Entry) -> list[str]:
         )
     if entry.not_passed:
         lines += ["findings", *_finding_lines(entry.not_passed)]
-    elif entry.change is None and entry.contradiction is None:
+    elif entry.verdict:
         lines += _field("findings", "every gate passed")
     lines += _field("release", f"{entry.release_version} {entry.release_id}".strip())
     lines += _field("frozen at", entry.frozen_uri)
-    if entry.change is None and entry.contradiction is None:
+    if entry.verdict:
         lines += _field("rollback to", entry.rollback_target or "nothing")
     elif entry.change is not None:
         waivers = entry.change.get("exemptions") or ()

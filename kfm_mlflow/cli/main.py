@@ -26,6 +26,7 @@ _COMMANDS = {
     "move": ("kfm_mlflow.cli.registry", "move", "Move a version to a level."),
     "drift": ("kfm_mlflow.cli.drift", "drift", "Hold current inputs against a release."),
     "vote": ("kfm_mlflow.cli.vote", "vote", "Cast a signed vote on a move."),
+    "attest": ("kfm_mlflow.cli.attest", "attest", "Send a signed statement on a version."),
     "prov": ("kfm_mlflow.cli.prov", "prov", "Write a lineage from data to deployment."),
     "recheck": ("kfm_mlflow.cli.recheck", "recheck", "Judge again what is promoted now."),
     "doctor": ("kfm_mlflow.cli.doctor", "doctor", "Check a governed server's defences."),
@@ -33,6 +34,7 @@ _COMMANDS = {
     "catalog": ("kfm_mlflow.cli.catalog", "catalog", "Export the STAC catalog of all releases."),
     "ledger": ("kfm_mlflow.cli.ledger", "ledger", "Show and verify the ledger."),
     "rollout": ("kfm_mlflow.cli.rollout", "rollout", "Serve a model and run its rollouts."),
+    "rollback": ("kfm_mlflow.cli.rollback", "rollback", "Put a former Production version back."),
 }
 
 

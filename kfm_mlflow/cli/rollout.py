@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kfm_mlflow.errors import InputError
+from kfm_mlflow.cli.rollout_orders import abort, pause, promote, resume, start
+from kfm_mlflow.cli.rollout_show import status, watch
+from kfm_mlflow.cli.rollout_telemetry import Telemetry, open_watchers, telemetry_options
+from kfm_mlflow.rollout.leadership import LEASE_S
+from kfm_mlflow.rollout.planes import load_plane
 from kfm_mlflow.rollout.remote import RemoteRegistry
 
-_PLANES = "kfm_mlflow.traffic_plane"
 _SERVER = click.option("--server", envvar="MLFLOW_TRACKING_URI", help="URL of the MLflow server.")
 
 
 @click.group()
 def rollout() -> None:
     """Serve a model and run its rollouts."""
-
-
-def _plane(name: str) -> Any:
-    found = {point.name: point for point in entry_points(group=_PLANES)}
-    if name not in found:
-        raise InputError(
-            f"there is no traffic plane {name!r}",
-            where="--plane",
-            remedy=f"installed: {', '.join(sorted(found)) or 'none'}",
-        )
-    return found[name].load()
 
 
 @rollout.command()
@@ -48,6 +38,13 @@ def _plane(name: str) -> Any:
 @click.option(
     "--interval-s", default=0.5, show_default=True, help="Between passes of the controller."
 )
+@click.option(
+    "--lease-s",
+    type=click.FloatRange(0.1, 600),
+    default=LEASE_S,
+    show_default=True,
+    help="How long another waits if this one dies.",
+)
 @click.option("--gpu-share", default=0.0, show_default=True, help="GPUs lent to each release.")
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path), help="Where verified releases are kept."
@@ -57,6 +54,7 @@ def _plane(name: str) -> Any:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The policy's regions file, where it lies elsewhere than on the server.",
 )
+@telemetry_options
 def run(  # one parameter per option
     model: str,
     *,
@@ -68,14 +66,18 @@ def run(  # one parameter per option
     address: str | None,
     plane: str,
     interval_s: float,
+    lease_s: float,
     gpu_share: float,
     cache_dir: Path | None,
     regions: Path | None,
+    **telemetry: Any,
 ) -> None:
     """Serve MODEL at http://HOST:PORT and follow the registry until stopped (Ctrl-C)."""
     from kfm_mlflow.rollout.controller import Controller
     from kfm_mlflow.rollout.ports import SystemClock
+    from kfm_mlflow.rollout.watched import watched
 
+    told = Telemetry(**telemetry)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("ray", "ray.serve", "mlflow", "urllib3", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -87,39 +89,28 @@ def run(  # one parameter per option
     )
     plan = registry.policy(registry.model(model)["family"]).rollout
     stopped: list[int] = []
-    opener = _plane(plane)
-    with opener(
-        model, host=host, port=port, address=address, route_prefix=route_prefix, gpu_share=gpu_share
-    ) as opened:
+    opener = load_plane(plane, where="--plane")
+    extra = {} if told.spans is None else {"spans": told.spans}
+    with (
+        open_watchers(model, told, host) as watchers,
+        opener(
+            model,
+            host=host,
+            port=port,
+            address=address,
+            route_prefix=route_prefix,
+            gpu_share=gpu_share,
+            **extra,
+        ) as opened,
+    ):
         # Ray installs its own handlers when it starts, so ours come after.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _: stopped.append(received))
         click.echo(f"serving {model} at {opened.url}; following {registry.server}")
-        Controller(registry, opened, plan, SystemClock(), model).run(
-            lambda: bool(stopped), interval_s
-        )
+        port_of, plane_of = watched(registry, watchers), watched(opened, watchers)
+        controller = Controller(port_of, plane_of, plan, SystemClock(), model, lease_s=lease_s)
+        controller.run(lambda: bool(stopped), interval_s)
 
 
-@rollout.command()
-@click.argument("model")
-@_SERVER
-@click.option("--json", "as_json", is_flag=True, help="Print the journal as JSON.")
-def status(model: str, *, server: str | None, as_json: bool) -> None:
-    """Show where the rollout of MODEL stands, and why."""
-    registry = RemoteRegistry(server)
-    journal = registry.load_journal(model)
-    levels = registry.levels(model)
-    if as_json:
-        click.echo(json.dumps({"levels": levels.__dict__, "rollout": journal}, indent=1))
-        return
-    click.echo(f"production: {_name(levels.production)}   canary: {_name(levels.canary)}")
-    if journal is None:
-        click.echo("no controller has served this model yet")
-        return
-    click.echo(
-        f"{journal['phase']} since {journal['entered_at']}: {journal['reason'] or 'no remarks'}"
-    )
-
-
-def _name(version: int | None) -> str:
-    return "none" if version is None else f"v{version}"
+for command in (start, pause, resume, promote, abort, status, watch):
+    rollout.add_command(command)

@@ -109,6 +109,7 @@ class DriftSummary:
             tests.
         method: How the p-values were made.
         at: When (aware).
+        report_digest: ``sha256:<hex>`` of Evidently's report; empty without one.
     """
 
     checks: tuple[DriftCheck, ...]
@@ -119,6 +120,7 @@ class DriftSummary:
     resolvable_distance: float | None
     method: str
     at: datetime
+    report_digest: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -147,6 +149,7 @@ class DriftSummary:
             "inputs": {
                 "at": self.at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
                 "baseline_digest": self.baseline_digest,
+                "report_digest": self.report_digest,
                 "baseline_block_count": self.baseline_block_count,
                 "current_block_count": self.current_block_count,
                 "resolvable_distance": self.resolvable_distance,

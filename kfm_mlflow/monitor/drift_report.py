@@ -13,11 +13,12 @@ a content security policy under which a browser loads nothing.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.monitor.drift import check_drift
 from kfm_mlflow.monitor.drift_tests import Measured, block_index, block_permutation_ks
@@ -136,11 +137,15 @@ def check_with_evidently(
         at: When (aware).
 
     Returns:
-        The summary, and the report as HTML; None when nothing came to be tested.
+        The summary, with the report's digest, and the report as HTML; None when nothing came to
+        be tested.
     """
     run = EvidentlyRun()
     summary = check_drift(baseline, current, plan, at, measure=run.measure, method=METHOD)
-    return summary, None if summary.resolvable_distance is None else run.html()
+    if summary.resolvable_distance is None:
+        return summary, None
+    html = run.html()
+    return replace(summary, report_digest=digest_bytes(html)), html
 
 
 def _register(permutation_count: int, seed: int) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,6 +80,11 @@ class DriftSample:
             )
 
 
+def splits_into_fields(rows: NDArray[Any]) -> bool:
+    """Say whether the second axis of a model's input is features or channels, each a field."""
+    return rows.ndim in {_RANK_OF_TABLE, _RANK_OF_CHANNELS} and rows.shape[1] <= MAX_FIELD_COUNT
+
+
 def sample_of_inputs(
     inputs: NDArray[np.float32], blocks: NDArray[np.int64] | None = None, *, name: str = "input"
 ) -> DriftSample:
@@ -95,7 +100,7 @@ def sample_of_inputs(
         DataError: There are no rows.
     """
     rows = np.asarray(inputs, dtype=np.float64)
-    splits = rows.ndim in {_RANK_OF_TABLE, _RANK_OF_CHANNELS} and rows.shape[1] <= MAX_FIELD_COUNT
+    splits = splits_into_fields(rows)
     if splits and rows.shape[1] > 1:
         fields = {f"{name}.{k}": FieldRows(rows[:, k]) for k in range(rows.shape[1])}
     else:

@@ -114,37 +114,6 @@ def block_permutation_ks(
     return Measured(distance, (1 + reached) / (1 + permutation_count))
 
 
-def binned_permutation_ks(
-    baseline: NDArray[np.int64], current: NDArray[np.int64], *, permutation_count: int, seed: int
-) -> Measured:
-    """Compare two histograms on the same bins; the same test when every row is a block.
-
-    Permuting rows of which only the bin is known is drawing from the multivariate
-    hypergeometric distribution.
-
-    Args:
-        baseline: Rows per bin [k].
-        current: Rows per bin [k].
-        permutation_count: Permutations.
-        seed: Of them.
-    """
-    n, m = int(baseline.sum()), int(current.sum())
-
-    def distance(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        other = baseline + current - counts
-        gap = np.abs(np.cumsum(other, axis=-1) / n - np.cumsum(counts, axis=-1) / m)
-        found: NDArray[np.float64] = gap.max(axis=-1)
-        return found
-
-    observed = float(distance(current))
-    rng = np.random.Generator(np.random.PCG64(seed))
-    draws = rng.multivariate_hypergeometric(
-        baseline + current, m, size=permutation_count, method="marginals"
-    )
-    reached = int((distance(draws) >= observed - _EPSILON).sum())
-    return Measured(observed, (1 + reached) / (1 + permutation_count))
-
-
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Return Holm's adjusted p-values, in the given order (Holm, 1979)."""
     count = len(p_values)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOOL = "codecarbon"
+Scope = Literal["process", "machine"]
 _COUNTERS = frozenset({"intel_rapl", "intel_power_gadget", "windows_emi"})
 _REGIONAL = frozenset({"USA", "CAN"})
 _WH_PER_KWH = 1000.0
@@ -171,6 +172,7 @@ def _build_tracker(
     cpu_power_w: float | None,
     ram_power_w: float | None,
     interval_s: float,
+    scope: Scope,
 ) -> Any:
     # Before anything else: the vendor logs while it is constructed, before it reads log_level.
     logging.getLogger(TOOL).setLevel(logging.CRITICAL)
@@ -184,7 +186,7 @@ def _build_tracker(
         force_cpu_power=cpu_power_w,
         force_ram_power=ram_power_w,
         measure_power_secs=interval_s,
-        tracking_mode="process",
+        tracking_mode=scope,
         allow_multiple_runs=True,
         output_methods=[],
         emissions_endpoint=None,
@@ -238,10 +240,11 @@ def measure_energy(
     cpu_power_w: float | None = None,
     ram_power_w: float | None = None,
     interval_s: float = 1.0,
+    scope: Scope = "process",
 ) -> Iterator[EnergyMeasurement]:
-    """Measure the energy and carbon of this process while the block runs.
+    """Measure the energy and carbon of this process, or machine, while the block runs.
 
-    Blocks may be nested and may run in several threads; each counts the whole process. CodeCarbon's
+    Blocks may be nested and may run in several threads; each counts the whole. CodeCarbon's
     own log is silenced. Starting takes about a second.
 
     Args:
@@ -252,6 +255,7 @@ def measure_energy(
         cpu_power_w: Thermal design power; None lets CodeCarbon look up the processor.
         ram_power_w: Power of memory; None takes CodeCarbon's constant.
         interval_s: Time between samples.
+        scope: ``process`` for this one, ``machine`` for all that runs beside it, too.
 
     Yields:
         The measurement; its ``report`` is there after the block, also when the block raised.
@@ -279,6 +283,7 @@ def measure_energy(
         cpu_power_w=cpu_power_w,
         ram_power_w=ram_power_w,
         interval_s=interval_s,
+        scope=scope,
     )
     named = "/".join(part for part in (country_iso_code.upper(), region) if part)
     reports: list[EnergyReport] = []

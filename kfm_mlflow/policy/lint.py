@@ -31,6 +31,7 @@ def lint_policy(policy: Policy, now: datetime) -> list[str]:
         *_lint_levels(policy),
         *_lint_access(policy),
         *lint_rollout(policy.rollout),
+        *_lint_drift(policy),
         *_lint_exemptions(policy, now),
     ]
 
@@ -90,6 +91,21 @@ def _lint_levels(policy: Policy) -> list[str]:
     if not {"care", "integrity", "signature"} & set(policy.levels.production):
         notes.append("levels.production: without care, integrity or signature nothing is restored")
     return notes
+
+
+def _lint_drift(policy: Policy) -> list[str]:
+    """Say where drift is judged in another way before promotion than in canary and after."""
+    gate, watch = policy.gates.drift, policy.rollout.analysis.drift
+    if gate is None or watch is None:
+        return []
+    before, after = gate.plan.min_distance, watch.min_distance
+    if before == after:
+        return []
+    note = (
+        f"rollout.analysis.drift.minDistance is {after:g} and gates.drift.plan.min_distance "
+        f"{before:g}: what is drift before promotion is not the same as after"
+    )
+    return [note]
 
 
 def _lint_access(policy: Policy) -> list[str]:

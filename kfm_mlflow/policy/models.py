@@ -7,6 +7,7 @@ that a level names must be configured, and no level may be without gates.
 from __future__ import annotations
 
 from datetime import datetime
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -77,10 +78,37 @@ class Limit(Written):
         return self
 
 
+class ModelLimits(Written):
+    """Limits of some models of a family.
+
+    Attributes:
+        models: Patterns of registered names (``climate-hazard*``).
+        limits: What their metrics must keep.
+    """
+
+    models: tuple[NonEmpty, ...] = Field(min_length=1)
+    limits: tuple[Limit, ...] = Field(min_length=1)
+
+
 class MetricsPolicy(GatePolicy):
-    """Limits on what the validator measured; the trainer's own numbers are never read."""
+    """Limits on what the validator measured; the trainer's own numbers are never read.
+
+    A registered model's name is fixed when it is created, so that no release chooses its limits.
+
+    Attributes:
+        limits: Of every model that ``by_model`` does not name.
+        by_model: The first entry that names a model decides, in the place of ``limits``.
+    """
 
     limits: tuple[Limit, ...] = Field(min_length=1)
+    by_model: tuple[ModelLimits, ...] = ()
+
+    def limits_of(self, model_name: str) -> tuple[Limit, ...]:
+        """Return the limits that hold for a registered model."""
+        for entry in self.by_model:
+            if any(fnmatchcase(model_name, pattern) for pattern in entry.models):
+                return entry.limits
+        return self.limits
 
 
 class XaiPolicy(GatePolicy):
@@ -97,16 +125,20 @@ class XaiPolicy(GatePolicy):
 
 
 class TelemetryPolicy(GatePolicy):
-    """Energy and carbon of the training run.
+    """Energy and carbon of the training run, and spans of the canary.
 
     Attributes:
         max_energy_wh: Largest energy of the training run, in Wh.
         max_carbon_gco2e: Largest emission of the training run, in gCO2e.
+        min_span_ratio: On the way to Production, least share of the canary's answers of which the
+            controller's verdict says that a span was kept; None asks for none. Above the share
+            that is sampled (``kfm rollout run --span-ratio``), nothing passes.
     """
 
     path: NonEmpty = "telemetry/training.json"
     max_energy_wh: float | None = Field(default=None, gt=0)
     max_carbon_gco2e: float | None = Field(default=None, gt=0)
+    min_span_ratio: float | None = Field(default=None, gt=0, le=1)
 
 
 class CarePolicy(GatePolicy):

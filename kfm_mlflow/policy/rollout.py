@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from kfm_mlflow.canonical import digest_json
+from kfm_mlflow.policy.drift import DriftPlan
 from kfm_mlflow.policy.steps import (
     FULL_PCT,
     PRESETS,
@@ -37,6 +38,9 @@ CompareMetric = Literal[
 stable's own median, 95th or 99th percentile; and the share of answers whose named statistic lies
 outside the stable release's own band."""
 
+DRIFT_PLAN = DriftPlan()
+"""Whose numbers the drift watch takes where its own are not written."""
+
 
 class Limits(Section):
     """Absolute limits on the canary's own answers, inclusive; None sets none.
@@ -53,6 +57,29 @@ class Limits(Section):
     cost_usd_per_1k_requests: float | None = Field(default=None, gt=0)
 
 
+class DriftWatch(Section):
+    """How what a release answers and is asked is held against its own drift baseline.
+
+    Attributes:
+        mode: ``enforce`` gives a release up whose answers drift, and passes nothing before there
+            are ``minSamples``; ``audit`` only records.
+        inputs: The same of inputs that drift: they do for every release alike.
+        false_alarm_ratio: Chance that a release which answers as its baseline says is ever called
+            drifting, however often one looks; shared over all columns, besides that of the
+            comparisons.
+        min_samples: Distinct requests before anything can pass.
+        min_distance: Smaller distances from the baseline are no drift, however significant.
+    """
+
+    mode: Literal["enforce", "audit"] = "enforce"
+    inputs: Literal["enforce", "audit"] = "audit"
+    false_alarm_ratio: float = Field(
+        default=DRIFT_PLAN.false_alarm_ratio, alias="falseAlarmRatio", gt=0, lt=1
+    )
+    min_samples: StrictInt = Field(default=50, alias="minSamples", ge=1)
+    min_distance: float = Field(default=DRIFT_PLAN.min_distance, alias="minDistance", ge=0, lt=1)
+
+
 class AnalysisPolicy(Section):
     """What is measured while a canary has traffic.
 
@@ -62,12 +89,14 @@ class AnalysisPolicy(Section):
         limits: Absolute limits.
         compare: Metrics compared with stable by a sequential test.
         replica_usd_per_hour: What a replica costs, in US dollars; asked for by the cost limit.
+        drift: How drift from the release's own baseline is watched; None does not watch.
     """
 
     false_alarm_ratio: float = Field(default=0.05, alias="falseAlarmRatio", gt=0, lt=1)
     limits: Limits = Limits()
     compare: tuple[CompareMetric, ...] = ()
     replica_usd_per_hour: float | None = Field(default=None, alias="replicaUsdPerHour", gt=0)
+    drift: DriftWatch | None = None
 
     @field_validator("compare")
     @classmethod
@@ -186,6 +215,12 @@ def lint_rollout(plan: RolloutPolicy) -> list[str]:
         notes.append(
             "rollout.analysis.limits is empty: no first release passes, and after promotion "
             "nothing is measured; give error_ratio"
+        )
+    drift = plan.analysis.drift
+    if drift is not None and drift.mode == "audit":
+        notes.append(
+            "rollout.analysis.drift.mode is audit: answers that drift are recorded, and give no "
+            "release up"
         )
     if plan.post_promotion_watch_s < plan.scale_down_delay_s:
         notes.append(

@@ -296,17 +296,20 @@ class Admission:
             return {}
         if row is None:
             return {"problems": (f"v{snapshot.production} was never frozen",)}
-        problems: list[str] = []
+        known: dict[str, object] = {"release_id": row.release_id}
         try:
             with local_bundle(area_from(self.environ).resolve(row.frozen_uri)) as bundle:
-                found = build_manifest(bundle.release_dir, self.reader.digests).release_id
-                if found != row.release_id:
-                    problems.append(
-                        f"v{snapshot.production} has changed: {found} is not {row.release_id}"
-                    )
+                manifest = build_manifest(bundle.release_dir, self.reader.digests)
+                if manifest.release_id == row.release_id:
+                    content = self.reader.memory.read(bundle.release_dir, manifest)
+                    return {**known, "content": content}
+                problem = (
+                    f"v{snapshot.production} has changed: {manifest.release_id} is not "
+                    f"{row.release_id}"
+                )
         except KfmError as exc:
-            problems.append(str(exc))
-        return {"release_id": row.release_id, "problems": tuple(problems)}
+            problem = str(exc)
+        return {**known, "problems": (problem,)}
 
 
 def _taken_down(move: Move, snapshot: Snapshot, policy: Policy, *, replaced: bool) -> GateReport:

@@ -7,6 +7,7 @@ same :meth:`KfmStore.move` as MLflow's own doors.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import records
 from kfm_mlflow.registry.journal import write_journal
 from kfm_mlflow.registry.moves import Expectation, parse_version
+from kfm_mlflow.registry.reversions import last_reversion
 from kfm_mlflow.registry.store import KfmStore
 from kfm_mlflow.registry.translate import answer_to, to_mlflow
 from kfm_mlflow.release.bundle import SIGNATURE_FILE, evidence_uri
@@ -116,7 +118,12 @@ def _warned(warnings: tuple[tuple[str, Finding], ...]) -> list[dict[str, Any]]:
     return [{"gate": gate, **finding.to_dict()} for gate, finding in warnings]
 
 
-def _optional_version(value: Any, *, where: str) -> int | None:
+def optional_version(value: Any, *, where: str) -> int | None:
+    """Return a version that a body may leave out.
+
+    Raises:
+        InputError: It is something else.
+    """
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
     raise InputError("must be a version number or null", where=where)
@@ -131,6 +138,8 @@ def model(name: str) -> Any:
     with store.ManagedSessionMaker(read_only=True) as session:
         head = records.ledger_head(session)
         known = records.family(session, store.key_of(name))
+        reversion = last_reversion(store, session, store.key_of(name), head)
+    production = next((v for v, level in levels.items() if level is Level.PRODUCTION), None)
     family = known or store.admission.policies.family_of(name)
     policy = store.admission.policy(family)
     return {
@@ -138,7 +147,10 @@ def model(name: str) -> Any:
         "family": family,
         "policy_digest": policy.digest,
         "levels": {str(version): str(level) for version, level in sorted(levels.items())},
-        "production": next((v for v, level in levels.items() if level is Level.PRODUCTION), None),
+        "production": production,
+        "active": production,
+        "rollback_of": None if reversion is None else reversion.rollback_of,
+        "reversion": None if reversion is None else asdict(reversion),
         "canary": next((v for v, level in levels.items() if level is Level.CANARY), None),
         "head": head,
         "rollout": policy.rollout.model_dump(mode="json", by_alias=True),
@@ -186,10 +198,18 @@ def integrity_block(row: ReleaseRow) -> dict[str, Any]:
 def check(name: str, version: int) -> Any:
     """Evaluate a move and write nothing.
 
-    ``?to=`` and, to break the glass, ``&ticket=&hours=&reason=``.
+    ``?to=``, with ``&restores=true`` for a version that comes back on a rollback, and, to break the
+    glass, ``&ticket=&hours=&reason=``.
     """
     level = parse_level(request.args.get("to", ""))
-    report = registry().check(name, version, level, break_glass=_asked_glass()).report
+    restores = request.args.get("restores", "false")
+    if restores not in {"true", "false"}:
+        raise InputError("must be true or false", where="restores")
+    report = (
+        registry()
+        .check(name, version, level, restores=restores == "true", break_glass=_asked_glass())
+        .report
+    )
     passed = report.verdict is Verdict.PASS
     return {
         "digest": report.digest,
@@ -248,7 +268,7 @@ def attest(name: str, version: int) -> Any:
 def vote() -> Any:
     """Keep a vote: ``{"model_name", "version", "envelope"}``, the envelope as JSON."""
     body = body_object()
-    version = _optional_version(body.get("version"), where="version")
+    version = optional_version(body.get("version"), where="version")
     if version is None or not isinstance(body.get("model_name"), str):
         raise InputError("needs model_name, version and envelope", where="request")
     envelope = json.dumps(body.get("envelope"), sort_keys=True, separators=(",", ":")).encode()
@@ -269,15 +289,15 @@ def move(name: str, version: int) -> Any:
     expected = None
     if isinstance(expect, dict):
         expected = Expectation(
-            _optional_version(expect.get("production"), where="expect.production"),
-            _optional_version(expect.get("canary"), where="expect.canary"),
+            optional_version(expect.get("production"), where="expect.production"),
+            optional_version(expect.get("canary"), where="expect.canary"),
         )
     result = registry().move(
         name,
         version,
         parse_level(str(body.get("to", ""))),
         expect=expected,
-        restore=_optional_version(body.get("restore"), where="restore"),
+        restore=optional_version(body.get("restore"), where="restore"),
         reason=str(body.get("reason", ""))[:1000],
         break_glass=parse_break_glass(body.get("break_glass")),
     )
@@ -306,12 +326,16 @@ def read_rollout(name: str) -> Any:
 @api.put("/models/<name>/rollout")
 @answers
 def write_rollout(name: str) -> Any:
-    """Write the journal by compare-and-set: ``{"expected", "state"}``."""
+    """Write the journal by compare-and-set: ``{"expected", "state", "token"?}``."""
     body = body_object()
-    expected = body.get("expected")
+    expected, token = body.get("expected"), body.get("token", 0)
     if not isinstance(expected, int) or isinstance(expected, bool):
         raise InputError("must be the generation that was read", where="expected")
-    return {"generation": write_journal(registry(), name, body.get("state"), expected=expected)}
+    if not isinstance(token, int) or isinstance(token, bool):
+        raise InputError("must be what came with the lease", where="token")
+    state = body.get("state")
+    written = write_journal(registry(), name, state, expected=expected, token=token)
+    return {"generation": written}
 
 
 @api.get("/policies/<family>")

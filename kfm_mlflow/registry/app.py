@@ -59,9 +59,11 @@ def register_pages(flask_app: Any) -> None:
     from kfm_mlflow.registry import (  # noqa: F401
         authority_api,
         export_api,
+        lease_api,
         ledger_api,
         policy_api,
         prov_api,
+        rollout_orders_api,
     )
     from kfm_mlflow.registry.api import api
     from kfm_mlflow.registry.pages import pages

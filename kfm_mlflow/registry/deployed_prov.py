@@ -24,6 +24,7 @@ from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.metadata.prov_trace import evaluate_deployed
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry.deployed_records import Records, party
+from kfm_mlflow.registry.deployed_traffic import TrafficEvent, read_traffic, tell_traffic
 from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.instants import parse_instant
 from kfm_mlflow.trust.keys import TrustedKey
@@ -192,6 +193,7 @@ class _Story:
         self._held = ""  # The release at the level that it has now.
         self._last = ""  # The last activity about the version.
         self._canaries: list[tuple[datetime, str]] = []
+        self._told: set[str] = set()  # Activities of traffic: a later verdict tells them again.
 
     def begin(self, released: bytes) -> None:
         """Name the document that is extended."""
@@ -355,6 +357,10 @@ class _Story:
         for name in verdict.signers:
             agent = add.agent(party("controller", name), "kfm:Controller", label=name)
             add.relate("wasAssociatedWith", activity=activity, agent=agent, role="judged")
+        for event in verdict.traffic:
+            if event.name not in self._told:
+                self._told.add(event.name)
+                tell_traffic(add, event, verdict.signers, self._canaries)
         watched = [name for since, name in self._canaries if since <= verdict.decided_at]
         if watched:
             add.relate("used", activity=activity, entity=watched[-1])
@@ -370,6 +376,7 @@ class _Verdict:
     began_at: datetime
     decided_at: datetime
     signers: tuple[str, ...]
+    traffic: tuple[TrafficEvent, ...] = ()
 
 
 def _verdict_of(report: AttestationReport) -> _Verdict | None:
@@ -386,7 +393,8 @@ def _verdict_of(report: AttestationReport) -> _Verdict | None:
     decided_at = instant("decided_at", issued_at)
     began_at = instant("began_at", decided_at)
     said = str(claims.get("verdict", ""))[:40]
-    return _Verdict(report.digest, said, began_at, decided_at, report.signers)
+    traffic = tuple(read_traffic(claims))
+    return _Verdict(report.digest, said, began_at, decided_at, report.signers, traffic)
 
 
 def sign_deployed(deployed: DeployedProv, signer: Signer, now: datetime) -> bytes:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _WHERE = "provenance"
-_OURS = ("actor", "canary", "controller", "council", "deployed", "key", "ledger", "sha256")
+_OURS = (
+    *("actor", "canary", "controller", "council", "deployed"),
+    *("key", "ledger", "sha256", "traffic"),
+)
 """Spaces of names that only the extension gives."""
 _PREFIXES = {"kfm": KFM, **{name: f"{NAMESPACE}{name}/" for name in _OURS}}
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")

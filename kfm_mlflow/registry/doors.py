@@ -183,13 +183,20 @@ REGISTRY_DOORS: tuple[Door, ...] = (
     Door(
         "tag a version",
         Guard.PROTECT,
-        "kfm.* is the registry's own, and what is a prompt is said when it is made",
+        "kfm.* is the registry's own, but kfm.rollout is an operator's order: pause, resume, abort "
+        "or promote, for who may start rollouts; what is a prompt is said when it is made",
         methods=("set_model_version_tag", "delete_model_version_tag"),
         routes=(
             "POST 2.0/mlflow/model-versions/set-tag",
             "DELETE 2.0/mlflow/model-versions/delete-tag",
         ),
-        reasons=(Reason.TAG_RESERVED, Reason.KIND_FIXED),
+        reasons=(
+            Reason.TAG_RESERVED,
+            Reason.KIND_FIXED,
+            Reason.NOT_PERMITTED,
+            Reason.STATE_MOVED,
+            Reason.BAD_INPUT,
+        ),
     ),
     Door(
         "describe a model or a version",

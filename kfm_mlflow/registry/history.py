@@ -35,7 +35,8 @@ class Entry:
     Attributes:
         seq: Number of the row.
         at: When it was written, as it stands there.
-        kind: ``moved``, ``refused``, ``policy``, ``equivocation``, or what a newer release wrote.
+        kind: ``moved``, ``refused``, ``policy``, ``equivocation``, ``rollout-order``, or what a
+            newer release wrote.
         model: Registered model, or ``policy:<family>``.
         version: Model version; 0 where there is none.
         hash: Of the row.
@@ -58,6 +59,7 @@ class Entry:
         break_glass: The emergency, if one was declared.
         change: Of a policy row, digests ``before`` and ``after``, and the exemptions.
         contradiction: Of an equivocation, the ``voter`` and the ``choices`` that it cast.
+        ordered: Of an order to the rollout controller, the ``order`` and its ``to_version``.
         signed_by: Key ids that the envelope names.
     """
 
@@ -88,6 +90,7 @@ class Entry:
     break_glass: Mapping[str, Any] | None = None
     change: Mapping[str, Any] | None = None
     contradiction: Mapping[str, Any] | None = None
+    ordered: Mapping[str, Any] | None = None
     signed_by: tuple[str, ...] = ()
 
     @property
@@ -161,6 +164,12 @@ def _event(claims: Mapping[str, Any], binding: Mapping[str, Any]) -> dict[str, A
             "release_version": str(binding["release_version"]),
             "evidence": tuple(str(digest) for digest in claims["votes"]),
             "contradiction": {name: claims[name] for name in ("voter", "choices")},
+        }
+    if "order" in claims:
+        return {
+            "release_id": str(binding["release_id"]),
+            "release_version": str(binding["release_version"]),
+            "ordered": {name: claims[name] for name in ("order", "to_version")},
         }
     names = ("family", "before", "after", "exemptions")
     return {"change": {name: claims.get(name) for name in names}}

@@ -23,7 +23,12 @@ PAGE_ROWS = 500
 MAX_PAGE_ROWS = 1000
 
 
-def _number(name: str, default: int, largest: int) -> int:
+def row_number(name: str, default: int, largest: int) -> int:
+    """Return a number of the query.
+
+    Raises:
+        InputError: It is none, or too large to be written so.
+    """
     text = request.args.get(name)
     if text is None:
         return default
@@ -43,8 +48,8 @@ def ledger() -> Any:
     """
     text = request.args.get("version")
     version = None if text is None else parse_version(text)
-    after = _number("after", 0, MAX_VERSION)
-    limit = max(1, _number("limit", PAGE_ROWS, MAX_PAGE_ROWS))
+    after = row_number("after", 0, MAX_VERSION)
+    limit = max(1, row_number("limit", PAGE_ROWS, MAX_PAGE_ROWS))
     query = select(tables.ledger).where(tables.ledger.c.seq > after)
     if (model := request.args.get("model")) is not None:
         query = query.where(tables.ledger.c.model == registry().key_of(model))

@@ -191,6 +191,16 @@ def last_move(session: Session, model: str, version: int) -> LedgerRow | None:
     return None if row is None else _row(row)
 
 
+def moves_of(session: Session, model: str, version: int) -> list[LedgerRow]:
+    """Return the rows that moved a version, in order."""
+    query = select(tables.ledger).where(
+        tables.ledger.c.model == model,
+        tables.ledger.c.version == version,
+        tables.ledger.c.kind == MOVED,
+    )
+    return [_row(row) for row in session.execute(query.order_by(tables.ledger.c.seq))]
+
+
 def former_production(session: Session, model: str, *, limit: int) -> list[int]:
     """Return the versions that a successor took the place of at Production, the last first.
 

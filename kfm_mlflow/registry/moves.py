@@ -89,6 +89,27 @@ def parse_version(version: int | str) -> int:
     return number
 
 
+def require_former(session: Session, key: str, version: int) -> None:
+    """Refuse to bring a version back that no successor took the place of at Production.
+
+    Raises:
+        InputError: It was never there.
+        ConflictError: It was taken down from there, and not admitted since.
+    """
+    left = records.left_production(session, key, version)
+    if left == "never":
+        raise InputError(
+            f"v{version} was never Production",
+            where="restore",
+            remedy="name a former Production version",
+        )
+    if left == "taken down":
+        raise ConflictError(
+            f"v{version} was taken down from Production",
+            remedy="it comes back by a new admission only: staging, canary, production",
+        )
+
+
 class MovingStore(TransactionalStore):
     """MLflow's store that can judge and make moves; the doors stand in ``store.py``."""
 
@@ -186,11 +207,32 @@ class MovingStore(TransactionalStore):
 
     @door
     def check(
-        self, name: str, version: int, to_level: Level, *, break_glass: BreakGlass | None = None
+        self,
+        name: str,
+        version: int,
+        to_level: Level,
+        *,
+        restores: bool = False,
+        break_glass: BreakGlass | None = None,
     ) -> Decision:
-        """Evaluate a move without writing anything: same findings, same digest, same errors."""
-        return self._decide(
-            self.snapshot(name, version), to_level, break_glass=break_glass, dry_run=True
+        """Evaluate a move without writing anything: same findings, same digest, same errors.
+
+        Args:
+            name: Registered model.
+            version: Model version.
+            to_level: Level asked for.
+            restores: Whether it is to come back to Production, on a rollback.
+            break_glass: The emergency, if one is declared.
+        """
+        snapshot = self.snapshot(name, version)
+        if not restores:
+            return self._decide(snapshot, to_level, break_glass=break_glass, dry_run=True)
+        if to_level is not Level.PRODUCTION or break_glass is not None:
+            raise InputError("goes with Production alone", where="restores")
+        with self.ManagedSessionMaker(read_only=False) as session:
+            require_former(session, snapshot.model_name, version)
+        return self.admission.decide(
+            snapshot, to_level, actor=current_actor(), restores=True, dry_run=True
         )
 
     def _registrar(self, key: str, version: int, actor: Actor) -> str | None:
@@ -307,13 +349,7 @@ class MovingStore(TransactionalStore):
             raise InputError(f"v{snapshot.version} is not Production", where="restore")
         target = self.snapshot(name, restore)
         with self.ManagedSessionMaker(read_only=False) as session:
-            served = records.was_at(session, snapshot.model_name, restore, Level.PRODUCTION)
-        if not served:
-            raise InputError(
-                f"v{restore} was never Production",
-                where="restore",
-                remedy="name a former Production version",
-            )
+            require_former(session, snapshot.model_name, restore)
         actor = current_actor()
         down = self.admission.decide(
             snapshot, Level.CANDIDATE, actor=actor, reason=reason, replaced=True

@@ -31,10 +31,20 @@ def _list(schema: Schema) -> Schema:
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _ANY_OBJECT: Schema = {"type": "object"}
+_HOLDER: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 128,
+    "description": "Name of the controller, which no other has.",
+}
 _DIGEST = ref("Digest")
 _LEVEL = ref("Level")
 _VERSION = ref("Version")
 _VERDICT = ref("Verdict")
+_ORDER: Schema = {
+    "type": "string",
+    "enum": ["pause", "resume", "abort", "promote", "rollback"],
+}
 
 _FINDING = {
     "code": {**_TEXT, "description": "Reason code, stable over releases."},
@@ -113,8 +123,25 @@ SCHEMAS: dict[str, Schema] = {
             },
             "production": _nullable(_VERSION),
             "canary": _nullable(_VERSION),
+            "active": {**_nullable(_VERSION), "description": "The version at production."},
+            "rollback_of": {
+                **_nullable(_VERSION),
+                "description": "The version that was taken back last, until another is promoted.",
+            },
+            "reversion": _nullable(ref("Reversion")),
             "head": {**_COUNT, "description": "Number of the ledger's last row."},
             "rollout": {**_ANY_OBJECT, "description": "The family's rollout plan."},
+        }
+    ),
+    "Reversion": _object(
+        {
+            "row": {**_COUNT, "description": "The ledger's row that took it back."},
+            "rollback_of": _VERSION,
+            "restored": {
+                **_nullable(_VERSION),
+                "description": "The version that came back; null where none did.",
+            },
+            "at": _TEXT,
         }
     ),
     "Integrity": _object(
@@ -207,9 +234,48 @@ SCHEMAS: dict[str, Schema] = {
         {
             "expected": {**_COUNT, "description": "Generation that was read."},
             "state": _ANY_OBJECT,
+        },
+        {
+            "token": {
+                **_COUNT,
+                "description": "Of the lease; only the newest is taken. Left out it is 0, which "
+                "holds as long as no lease was ever taken.",
+            }
+        },
+    ),
+    "RolloutOrder": _object(
+        {
+            "schema_version": {"const": "1"},
+            "order_id": {**_COUNT, "description": "Ledger row; grows with every order."},
+            "at": {**_TEXT, "format": "date-time"},
+            "order": _ORDER,
+            "version": _VERSION,
+            "to_version": _nullable(_VERSION),
+            "actor": _TEXT,
+            "reason": _TEXT,
         }
     ),
+    "RolloutOrders": _object({"orders": _list(ref("RolloutOrder"))}),
+    "RolloutOrderRequest": {
+        **_object(
+            {"order": _ORDER, "reason": {**_TEXT, "minLength": 1, "maxLength": 1000}},
+            {"version": _nullable(_VERSION), "to_version": _nullable(_VERSION)},
+        ),
+        "additionalProperties": False,
+    },
     "Generation": _object({"generation": _COUNT}),
+    "LeaseHolder": _object({"holder": _HOLDER}),
+    "LeaseRequest": _object(
+        {"holder": _HOLDER, "ttl_s": {"type": "number", "minimum": 0.1, "maximum": 600}}
+    ),
+    "RolloutLease": _object(
+        {
+            "leader": {"type": "boolean", "description": "Whether who asks holds it now."},
+            "holder": {**_TEXT, "description": "Who holds it now; empty when nobody does."},
+            "token": {**_COUNT, "description": "Grows with every new holder."},
+            "expires_in_s": {"type": "number", "minimum": 0},
+        }
+    ),
     "LedgerRow": _object(
         {
             "seq": {"type": "integer", "minimum": 1},
@@ -242,9 +308,15 @@ SCHEMAS: dict[str, Schema] = {
         },
         {"standing": ref("Standing")},
     ),
-    "Standing": {"type": "string", "enum": ["ok", "stale", "vetoed"]},
+    "Standing": {"type": "string", "enum": ["ok", "regressed", "stale", "vetoed"]},
     "VersionStanding": _object(
-        {"version": _VERSION, "standing": ref("Standing"), "findings": _list(_ANY_OBJECT)}
+        {"version": _VERSION, "standing": ref("Standing"), "findings": _list(_ANY_OBJECT)},
+        {
+            "statement": {
+                **_DIGEST,
+                "description": "The validation that found a regression; there only with one.",
+            }
+        },
     ),
     "ModelStanding": _object(
         {

@@ -102,7 +102,7 @@ def _drawn(
 
 def published_cells(region: Region, grid: OutputGrid | None) -> str:
     """Return in which cells a release publishes over a region, in words; empty when unknown."""
-    from kfm_mlflow.care.screen_subject import cell_side_km
+    from kfm_mlflow.care.cells import cell_side_km
 
     if grid is None:
         return ""

@@ -26,6 +26,7 @@ from kfm_mlflow.registry.page_documents import (
     frozen_documents,
     may_be_shown,
 )
+from kfm_mlflow.registry.page_drift import DriftChecked, drift_checked
 from kfm_mlflow.registry.page_evidence import (
     Ballot,
     Evidenced,
@@ -63,6 +64,7 @@ class VersionPage:
     problem: str
     held: Decided | None
     evidence: tuple[Evidenced, ...]
+    drift: DriftChecked | None
     ballots: tuple[Ballot, ...]
     tally: Mapping[str, Any]
     documents: Documents | None
@@ -124,6 +126,7 @@ def load_version(store: KfmStore, name: str, version: int) -> VersionPage:
             *signature_of(beside, report or (held.report if held else None), frozen_at),
             *map(evidenced, envelopes),
         ),
+        drift=drift_checked(envelopes, _run_id(store, snapshot)),
         ballots=ballots_of(store, snapshot, policy, following, envelopes),
         tally=(report or {}).get("votes") or {},
         documents=documents,
@@ -150,6 +153,11 @@ def _next(
     except (MlflowException, KfmError) as exc:
         return following, None, "", getattr(exc, "message", "") or str(exc)
     return following, report.to_dict(), report.digest, ""
+
+
+def _run_id(store: KfmStore, snapshot: Snapshot) -> str | None:
+    found = store.get_model_version(snapshot.registered_name, str(snapshot.version)).run_id
+    return str(found) if found else None
 
 
 def _lineage(

@@ -23,7 +23,9 @@ from kfm_mlflow.registry.api import registry
 from kfm_mlflow.registry.badge import draw_badge, standing_of
 from kfm_mlflow.registry.moves import parse_version
 from kfm_mlflow.registry.page_decision import decided
+from kfm_mlflow.registry.page_rollout import load_rollout
 from kfm_mlflow.registry.page_version import load_version
+from kfm_mlflow.registry.reversions import last_reversion
 from kfm_mlflow.registry.translate import answer_to
 from kfm_mlflow.registry.workspaces import current_workspace
 from kfm_mlflow.trust.model_key import split_key
@@ -84,6 +86,16 @@ def model_url(key: str, version: int | None = None, before: int | None = None) -
     path = path if version is None else f"{path}/{version}"
     pairs = {"before": before, "workspace": workspace}
     query = urlencode({name: value for name, value in pairs.items() if value})
+    return f"{path}?{query}" if query else path
+
+
+@pages.app_template_global("kfm_rollout_url")
+def rollout_url(key: str, *, live: str = "") -> str:
+    """Return the address of the page of a model's rollout, by the model's key."""
+    workspace, name = split_key(key)
+    pairs = {"live": live, "workspace": workspace}
+    query = urlencode({name: value for name, value in pairs.items() if value})
+    path = f"/kfm/models/{quote(name, safe='')}/rollout"
     return f"{path}?{query}" if query else path
 
 
@@ -174,12 +186,15 @@ def model(name: str) -> Response:
             session, workspace, name, before=before, limit=VERSIONS_PER_PAGE + 1
         )
         family = records.family(session, store.key_of(name)) or _family_of(store, name)
+        head = records.ledger_head(session)
+        reversion = last_reversion(store, session, store.key_of(name), head)
     shown = lines[:VERSIONS_PER_PAGE]
     return _page(
         "model.html",
         name=store.key_of(name),
         family=family,
         levels=levels,
+        reversion=reversion,
         lines=shown,
         before=before,
         next_before=shown[-1].version if len(lines) > VERSIONS_PER_PAGE else None,
@@ -190,6 +205,13 @@ def model(name: str) -> Response:
 def model_version(name: str, version: int) -> Response:
     """Show a version: level, gates on the way to the next one, evidence, votes, history."""
     return _page("version.html", page=load_version(registry(), name, version))
+
+
+@pages.get("/models/<name>/rollout")
+def rollout(name: str) -> Response:
+    """Show where a model's rollout stands and what comes next; ``?live=off`` holds it still."""
+    live = request.args.get("live", "on") != "off"
+    return _page("rollout.html", page=load_rollout(registry(), name, live=live))
 
 
 @pages.get("/badge/<name>/<int:version>.svg")

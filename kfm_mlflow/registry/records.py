@@ -6,7 +6,7 @@ Every function takes an open session; none decides anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
@@ -287,18 +287,23 @@ def epoch(session: Session, model: str, version: int) -> int:
     )
 
 
-def was_at(session: Session, model: str, version: int, level: str) -> bool:
-    """Return whether a version was ever moved to a level."""
-    found = session.execute(
-        select(tables.outbox.c.seq)
-        .where(
-            tables.outbox.c.model == model,
-            tables.outbox.c.version == version,
-            tables.outbox.c.level == str(level),
-        )
-        .limit(1)
-    ).first()
-    return found is not None
+def left_production(
+    session: Session, model: str, version: int
+) -> Literal["never", "replaced", "taken down"]:
+    """Return how a version left Production when it was last there.
+
+    A successor that takes its place leaves no row of it, so that its next one, if any, says that it
+    came to staging. One that was taken down, as a rollback does, has a row that says so.
+
+    Returns:
+        ``never`` when it was not there at all; ``replaced`` also while it is there.
+    """
+    found = session.execute(_JOURNEY, {"named": model, "numbered": version})
+    levels = [str(level) for level in found.scalars()]
+    if Level.PRODUCTION not in levels:
+        return "never"
+    last = max(at for at, level in enumerate(levels) if level == Level.PRODUCTION)
+    return "taken down" if levels[last + 1 : last + 2] == [Level.CANDIDATE] else "replaced"
 
 
 def released_versions(session: Session, model: str) -> list[int]:

@@ -155,6 +155,7 @@ def _document(model: PublicModel, item: PublicItem) -> dict[str, Any]:
             other = model.items[version]
             title = other.release.release_version
             links.append(link(rel, _item_url(other), GEOJSON, title=title))
+    links += _reversion_links(model, item)
     original = {
         **link("via", _item_url(item, "original"), GEOJSON),
         "title": f"The item as it was signed, {item.path} of release {item.release.release_id}",
@@ -164,6 +165,31 @@ def _document(model: PublicModel, item: PublicItem) -> dict[str, Any]:
     return describe_item(
         item.item, model.name, signed_url=_public_url(item), original=original, links=links
     )
+
+
+def _reversion_links(model: PublicModel, item: PublicItem) -> list[dict[str, Any]]:
+    """Return the link of an item that was taken back, or came back, to the decision.
+
+    The item itself stays as it was signed; the reason, which is free text, stays in the ledger.
+    """
+    found = model.reversion
+    if found is None or item.record.version not in {found.rollback_of, found.restored}:
+        return []
+    restored = None if found.restored is None else model.items.get(found.restored)
+    return [
+        link(
+            "kfm:reversion",
+            f"{request.url_root}kfm/ledger/{found.row}",
+            "text/html",
+            **{
+                "title": f"Row {found.row} of the ledger: v{found.rollback_of} was taken back",
+                "kfm:at": found.at,
+                "kfm:rollback_of": found.rollback_of,
+                "kfm:restored": found.restored,
+                "kfm:restored_hash": restored.release.release_id if restored else None,
+            },
+        )
+    ]
 
 
 def _collection(model: PublicModel) -> dict[str, Any]:

@@ -28,8 +28,9 @@ from kfm_mlflow.errors import EvidenceError, KfmError, StorageError
 from kfm_mlflow.metadata.stac import ITEM_PATH
 from kfm_mlflow.metadata.stac_catalog import Neighbours, manifest_from_item, neighbours
 from kfm_mlflow.metadata.stac_search import Record, build_record
-from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import records, tables
+from kfm_mlflow.registry.reversions import Reverting
 from kfm_mlflow.registry.settings import area_from
 from kfm_mlflow.registry.workspaces import current_workspace
 from kfm_mlflow.release.area import local_path
@@ -45,13 +46,16 @@ if TYPE_CHECKING:
     from kfm_mlflow.care.regions import RegionSet
     from kfm_mlflow.policy.models import Policy
     from kfm_mlflow.registry.records import ReleaseRow
+    from kfm_mlflow.registry.reversions import Reversion
     from kfm_mlflow.registry.store import KfmStore
 
 _log = logging.getLogger(__name__)
 _CARE_FILE = "care.json"
 _RETRY_S = 60.0
 _EVENT = tables.outbox.c
-_NEW_EVENTS = select(_EVENT.model, _EVENT.version, _EVENT.level).order_by(_EVENT.seq)
+_NEW_EVENTS = select(_EVENT.seq, _EVENT.at, _EVENT.model, _EVENT.version, _EVENT.level).order_by(
+    _EVENT.seq
+)
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,13 @@ class PublicModel:
         name: Registered model.
         items: By version; at least one.
         around: Version -> the public releases before and after it.
+        reversion: What was taken back last, until another release was promoted.
     """
 
     name: str
     items: Mapping[int, PublicItem]
     around: Mapping[int, Neighbours]
+    reversion: Reversion | None = None
 
     def of_id(self, item_id: str) -> PublicItem | None:
         """Return the item with an id."""
@@ -114,6 +120,7 @@ class _Journey:
     family: str | None = None
     reigns: list[int] = field(default_factory=list)
     reigning: int | None = None
+    reverting: Reverting = field(default_factory=Reverting)
     items: dict[int, PublicItem | None] = field(default_factory=dict)
     retry_at: dict[int, float] = field(default_factory=dict)
     screened: tuple[Any, ...] = ()
@@ -121,7 +128,8 @@ class _Journey:
     public: PublicModel | None = None
     is_stale: bool = True
 
-    def add(self, version: int, level: str) -> None:
+    def add(self, row: int, version: int, level: str, at: str) -> None:
+        self.reverting.add(row, version, parse_level(level), at)
         if level == Level.PRODUCTION:
             self.reigns.append(version)
             self.reigning = version
@@ -192,7 +200,7 @@ class PublicItems:
         new = _NEW_EVENTS.where(_EVENT.seq > self._head, _EVENT.seq <= head)
         for event in session.execute(new):
             journey = self._journeys.setdefault(str(event.model), _Journey())
-            journey.add(int(event.version), str(event.level))
+            journey.add(int(event.seq), int(event.version), str(event.level), str(event.at))
 
     def _public(self, store: KfmStore, key: str) -> PublicModel | None:
         name = split_key(key)[1]
@@ -326,7 +334,8 @@ def _screened(
         return None
     reigns = [version for version in journey.reigns if version in items]
     reigning = journey.reigning if journey.reigning in items else None
-    return PublicModel(name, items, neighbours(reigns, reigning))
+    reversion = journey.reverting.reversion
+    return PublicModel(name, items, neighbours(reigns, reigning), reversion)
 
 
 def _no_known_conflict(item: PublicItem, regions: RegionSet, now: datetime) -> bool:

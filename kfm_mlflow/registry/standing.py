@@ -1,23 +1,33 @@
-"""Whether what is at canary and Production may still be served, by the regions file of today.
+"""Whether what is at canary and Production may still be served, and is still as good as admitted.
 
 A policy is read when the server starts, but consent may be withdrawn and labels may change at any
 time, and nobody's restart may be waited for. Moves keep to the policy in force, and are refused
 while its regions file is another; what is served is judged by the file as it is now.
+
+A validator may measure again what is served. What a newer validation then finds below the policy's
+limits has regressed: it gives way to a former version, if there is one.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.errors import DataError
+from kfm_mlflow.gates.evidence import read_attestation
+from kfm_mlflow.gates.findings import Move
+from kfm_mlflow.gates.regression import KIND, find_regression
 from kfm_mlflow.gates.ruling import standing_of
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.registry.history import read_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kfm_mlflow.gates.findings import Finding
+    from kfm_mlflow.gates.regression import Regression
     from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.registry.admission import Snapshot
     from kfm_mlflow.registry.store import KfmStore
 
 _SERVED = (Level.PRODUCTION, Level.CANARY)
@@ -69,12 +79,60 @@ def standing(store: KfmStore, name: str) -> dict[str, Any]:
 
 
 def _judged(store: KfmStore, name: str, version: int) -> dict[str, Any]:
-    against = store.admission.against_serving(store.snapshot(name, version))
+    snapshot = store.snapshot(name, version)
+    against = store.admission.against_serving(snapshot)
+    regression = None if against else _regression(store, snapshot)
+    if regression is not None:
+        return {
+            "version": version,
+            "standing": "regressed",
+            "findings": [_told(gate, finding) for gate, finding in regression.findings],
+            "statement": regression.statement,
+        }
     return {
         "version": version,
         "standing": standing_of(against),
         "findings": [_told(gate, finding) for gate, finding in against],
     }
+
+
+def _regression(store: KfmStore, snapshot: Snapshot) -> Regression | None:
+    """Return what a validation that came after the version's admission found bad."""
+    admission = store.admission
+    policy, now = admission.policy(snapshot.family), admission.clock()
+    # What lies beside a frozen release was there at its admission; only what was sent is newer.
+    if not any(read_attestation(e, policy.trust, now).kind == KIND for e in snapshot.envelopes):
+        return None
+    move = Move(
+        model_name=snapshot.model_name,
+        version=snapshot.version,
+        from_level=Level.CANARY,
+        to_level=Level.PRODUCTION,
+        epoch=snapshot.epoch,
+        production=None,
+        now=now,
+    )
+    read_before = _read_before(store, snapshot)
+    try:
+        today = current_policy(policy)
+        return admission.examine(
+            snapshot, today, lambda evidence: find_regression(evidence, today, move, read_before)
+        )
+    except DataError:
+        return None  # Regions that can not be read are a matter of what may be served.
+
+
+def _read_before(store: KfmStore, snapshot: Snapshot) -> frozenset[str]:
+    """Return the statements that the decisions had read which moved the version up.
+
+    A restore asks no gate about validations, so what it read counts as unread.
+    """
+    from kfm_mlflow.registry import listing
+
+    with store.ManagedSessionMaker(read_only=True) as session:
+        rows = listing.moves_of(session, snapshot.model_name, snapshot.version)
+    entries = (read_entry(asdict(row)) for row in rows)
+    return frozenset(d for entry in entries if not entry.restores for d in entry.evidence)
 
 
 def _told(gate: str, finding: Finding) -> dict[str, str]:
@@ -87,11 +145,9 @@ def _told(gate: str, finding: Finding) -> dict[str, str]:
 
 
 def _fallback(store: KfmStore, name: str, production: int) -> int | None:
-    """Return the newest former Production version that may be served now."""
+    """Return the newest former Production version that may be served now and has not regressed."""
     for version in _former(store, name):
-        if version != production and not store.admission.against_serving(
-            store.snapshot(name, version)
-        ):
+        if version != production and _judged(store, name, version)["standing"] == "ok":
             return version
     return None
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.entities.model_registry.prompt_version import IS_PROMPT_TAG_KEY
 from mlflow.store.model_registry.dbmodels.models import SqlRegisteredModel, SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
@@ -38,6 +39,7 @@ from kfm_mlflow.registry.registrations import (
     record_registration,
     rename_registrations,
 )
+from kfm_mlflow.registry.rollout_orders import ORDER_TAG, give_order, require_word
 from kfm_mlflow.registry.standing import current_policy
 from kfm_mlflow.registry.translate import door, refuse
 from kfm_mlflow.trust.model_key import signed_name
@@ -295,10 +297,19 @@ class KfmStore(DescribedStore):
 
     @door
     def set_model_version_tag(self, name: str, version: int | str, tag: Any) -> None:
-        """Set a tag that is not the registry's own."""
+        """Set a tag that is not the registry's own; ``kfm.rollout`` is an operator's order."""
+        if tag.key == ORDER_TAG:
+            require_word(tag.value)
+            why = f"tag {ORDER_TAG} was set"
+            give_order(self, name, tag.value, reason=why, version=parse_version(version))
+            return
         _refuse_ours(tag.key, name)
         _refuse_kind(tag.key, name)
         super().set_model_version_tag(name, version, tag)
+
+    def show_order(self, name: str, version: int, order: str) -> None:
+        """Show a version's last order in MLflow's pages; joins the open unit of work."""
+        super().set_model_version_tag(name, version, ModelVersionTag(ORDER_TAG, order))
 
     @door
     def delete_model_version_tag(self, name: str, version: int | str, key: str) -> None:

@@ -102,6 +102,16 @@ journal = Table(
 )
 """The rollout controller's own state, one row per model, written by compare-and-set."""
 
+rollout_lease = Table(
+    "kfm_rollout_lease",
+    metadata,
+    Column("model", _NAME, primary_key=True),
+    Column("holder", String(128), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("ttl_ms", Integer, nullable=False),
+    Column("expires_at", _INSTANT, nullable=False),
+)
+"""Which controller leads a model, until when by the registry's clock; no holder once released."""
 
 registration = Table(
     "kfm_registration",

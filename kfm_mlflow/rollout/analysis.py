@@ -11,126 +11,38 @@ Rules kept here:
 5. Without a stable arm a comparison is not applicable and says so; only limits count then.
 6. An arm that answers nothing, while chance alone could not keep so many requests from it, is an
    ``ERROR``, too: its counter may be stuck.
-
 7. Masking that failed once in an answer of the canary is a ``FAIL``, whatever else is counted.
+8. Drift is from the release's own baseline, not from stable: :mod:`kfm_mlflow.rollout.drift_watch`.
 
 Pure: what was seen before is a value (:class:`Memory`) that is passed in and handed back.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping  # noqa: TC003 - the journal reads the types at run time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from kfm_mlflow.gates.verdict import Verdict, worst
 from kfm_mlflow.rollout import counts as arithmetic
+from kfm_mlflow.rollout.drift_watch import watch
+from kfm_mlflow.rollout.limits import limit_metrics
+from kfm_mlflow.rollout.measured import MASKING, Analysis, Memory, MetricAnalysis
 from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.sequential import Block, Sequential, update
 
 if TYPE_CHECKING:
-    from kfm_mlflow.policy.rollout import AnalysisPolicy
+    from collections.abc import Mapping
 
-_P95_TAIL_RATIO = 1 - arithmetic.P95_RATIO
+    from kfm_mlflow.monitor.drift_bins import Columns
+    from kfm_mlflow.policy.rollout import AnalysisPolicy
+    from kfm_mlflow.rollout.drift_watch import DriftFindings, DriftWindow
+
+__all__ = ["Analysis", "Memory", "MetricAnalysis", "analyse", "find_unmasked"]
+
 _SLOW_QUANTILES = {"slow_p50_ratio": 0.50, "slow_p95_ratio": 0.95, "slow_p99_ratio": 0.99}
 _MIN_ANSWERS_OF_A_QUANTILE = 100
 _MIN_SILENT_COUNT = 50
 _SILENCE_CHANCE = 1e-9
-_MASKING = "masking"
-_MS_PER_HOUR = 3_600_000.0
-
-
-@dataclass(frozen=True)
-class MetricAnalysis:
-    """One metric's outcome.
-
-    Attributes:
-        kind: ``limit`` (absolute) or ``compare`` (against stable).
-        verdict: None when the metric is not applicable.
-        canary_ratio: Bad share of the canary's samples in the window.
-        stable_ratio: The same for stable.
-        value: What is held against ``limit``.
-        e_value: Evidence of the sequential test over the whole rollout.
-        threshold: e-value from which the test rejects.
-        sample_count: The canary's samples in the window.
-        reason: One clause for people.
-    """
-
-    name: str
-    kind: Literal["limit", "compare"]
-    verdict: Verdict | None
-    sample_count: int = 0
-    canary_ratio: float | None = None
-    stable_ratio: float | None = None
-    value: float | None = None
-    limit: float | None = None
-    e_value: float | None = None
-    threshold: float | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """All metrics of one look; the whole is its worst applicable part.
-
-    Attributes:
-        is_silent: The ``ERROR`` is an arm that answers nothing. It may be stuck, or nobody may
-            have asked it; so nothing passes, and this alone gives no candidate up.
-    """
-
-    verdict: Verdict
-    metrics: tuple[MetricAnalysis, ...]
-    false_alarm_ratio: float
-    is_silent: bool = False
-
-    @property
-    def is_unmasked(self) -> bool:
-        """Masking of an answer failed: what is served can not be kept to its ceilings."""
-        return any(metric.name == _MASKING for metric in self.metrics)
-
-    @property
-    def reason(self) -> str:
-        """The worst metrics' reasons in one line."""
-        found = [f"{m.name}: {m.reason}" for m in self.metrics if m.verdict is self.verdict]
-        return "; ".join(found) or "nothing was measured"
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What earlier looks left behind.
-
-    Attributes:
-        canary_seen: The canary's raw counters at the last look; None before the first and after
-            a redeployment, when the next look only sets the mark.
-        stable_seen: The same for stable.
-        canary: What the canary answered in the present window (since the step began).
-        stable: The same for stable.
-        sequential: Metric -> comparison since the canary began.
-        slow_bounds_ms: Metric -> bound above which an answer is slow: stable's own quantile, set
-            once, from answers that came before any that it is applied to.
-        silent_count: Arm -> answers of the other arm since this one last answered.
-    """
-
-    canary_seen: ArmCounts | None = None
-    stable_seen: ArmCounts | None = None
-    canary: ArmCounts = field(default_factory=ArmCounts)
-    stable: ArmCounts = field(default_factory=ArmCounts)
-    sequential: Mapping[str, Sequential] = field(default_factory=dict)
-    slow_bounds_ms: Mapping[str, float] = field(default_factory=dict)
-    silent_count: Mapping[str, int] = field(default_factory=dict)
-
-    def with_new_window(self) -> Memory:
-        """Forget the window; keep the marks and the comparisons."""
-        return replace(self, canary=ArmCounts(), stable=ArmCounts(), silent_count={})
-
-    def with_canary_unmarked(self) -> Memory:
-        """Forget the canary's mark, because its counters may start anew."""
-        return replace(self, canary_seen=None)
-
-    def with_stable_unmarked(self) -> Memory:
-        """Forget stable's mark, because its counters may start anew."""
-        return replace(self, stable_seen=None)
 
 
 def analyse(
@@ -142,6 +54,7 @@ def analyse(
     has_stable: bool,
     min_samples: int,
     canary_ratio: float = 0.0,
+    baselines: Mapping[str, Columns] | None = None,
 ) -> tuple[Analysis, Memory]:
     """Judge a canary by what both arms answered so far.
 
@@ -154,41 +67,93 @@ def analyse(
         min_samples: The canary's samples in this window before anything can pass.
         canary_ratio: Share of requests that reaches the canary, copies included, 0..1; 0 when it
             is not known.
+        baselines: Arm (``canary``, ``stable``) -> the drift baseline that its bins are counted by.
 
     Returns:
         The analysis, and the memory for the next call (unchanged when the counters are broken, so
         that one lie can not become the new truth).
     """
-    if canary is not None and canary.mask_failure_count:
-        return _unmasked(policy, canary), replace(memory, canary_seen=canary)
+    unmasked, marked = find_unmasked(policy, memory, canary)
+    if unmasked is not None:
+        return unmasked, marked
     faults = {"canary": arithmetic.find_fault(memory.canary_seen, canary)}
     if has_stable:
         faults["stable"] = arithmetic.find_fault(memory.stable_seen, stable)
     fault = "; ".join(f"{arm}: {text}" for arm, text in faults.items() if text)
     if fault:
         return _broken(policy, fault), memory
-    memory = _take_in(policy, memory, canary, stable if has_stable else None)
+    drift, windows = _watch(policy, memory, canary, stable if has_stable else None, baselines or {})
+    memory = replace(
+        _take_in(policy, memory, canary, stable if has_stable else None), drift=windows
+    )
     silence = _find_silence(memory, canary_ratio) if has_stable else ""
     if silence:
-        return replace(_broken(policy, silence), is_silent=True), memory
+        return replace(_broken(policy, silence), is_silent=True, drift=drift), memory
     metrics = (
-        *_limit_metrics(policy, memory.canary, min_samples),
+        *limit_metrics(policy, memory.canary, min_samples),
         *(
             _compare(policy, memory, name, min_samples, has_stable=has_stable)
             for name in policy.compare
         ),
+        *([_drift_metric(drift)] if drift is not None else ()),
     )
     verdict = worst(m.verdict for m in metrics if m.verdict is not None)
-    return Analysis(verdict, metrics, policy.false_alarm_ratio), memory
+    return Analysis(verdict, metrics, policy.false_alarm_ratio, drift=drift), memory
 
 
-def _unmasked(policy: AnalysisPolicy, canary: ArmCounts) -> Analysis:
-    count = canary.mask_failure_count
-    reason = f"masking failed in {count} of {canary.request_count} requests"
+def find_unmasked(
+    policy: AnalysisPolicy, memory: Memory, served: ArmCounts | None
+) -> tuple[Analysis | None, Memory]:
+    """Judge what a version answered by failed masking alone, as at rest, too.
+
+    Args:
+        policy: What is measured.
+        memory: What the last call handed back.
+        served: The version's raw counters; None when the plane does not know it.
+
+    Returns:
+        A ``FAIL`` and the memory that holds these counters; None and the same memory otherwise.
+    """
+    if served is None or not served.mask_failure_count:
+        return None, memory
+    count = served.mask_failure_count
+    reason = f"masking failed in {count} of {served.request_count} requests"
     metric = MetricAnalysis(
-        _MASKING, "limit", Verdict.FAIL, canary.request_count, value=count, limit=0, reason=reason
+        MASKING, "limit", Verdict.FAIL, served.request_count, value=count, limit=0, reason=reason
     )
-    return Analysis(Verdict.FAIL, (metric,), policy.false_alarm_ratio)
+    failed = Analysis(Verdict.FAIL, (metric,), policy.false_alarm_ratio)
+    return failed, replace(memory, canary_seen=served)
+
+
+def _watch(
+    policy: AnalysisPolicy,
+    memory: Memory,
+    canary: ArmCounts | None,
+    stable: ArmCounts | None,
+    baselines: Mapping[str, Columns],
+) -> tuple[DriftFindings | None, Mapping[str, DriftWindow]]:
+    """Hold what both arms counted since the last look against their own baselines."""
+    if policy.drift is None:
+        return None, memory.drift
+    arms = (("canary", memory.canary_seen, canary), ("stable", memory.stable_seen, stable))
+    new = {arm: _delta(seen, now).bin_counts for arm, seen, now in arms if now is not None}
+    return watch(policy.drift, memory.drift, new, baselines)
+
+
+def _drift_metric(drift: DriftFindings) -> MetricAnalysis:
+    outputs = [column for column in drift.columns if column.kind == "outputs"]
+    loudest = max(outputs, key=lambda column: column.e_value / column.threshold, default=None)
+    return MetricAnalysis(
+        "drift",
+        "drift",
+        drift.verdict if drift.mode == "enforce" else None,
+        min((column.sample_count for column in outputs), default=0),
+        value=loudest.distance if loudest else None,
+        limit=loudest.tolerance if loudest else None,
+        e_value=loudest.e_value if loudest else None,
+        threshold=loudest.threshold if loudest else None,
+        reason=drift.reason,
+    )
 
 
 def _broken(policy: AnalysisPolicy, fault: str) -> Analysis:
@@ -271,77 +236,6 @@ def _tally(counts: ArmCounts, name: str, bounds_ms: Mapping[str, float]) -> tupl
 
 def _ratio(bad_count: int, count: int) -> float | None:
     return bad_count / count if count else None
-
-
-def _limit_metrics(
-    policy: AnalysisPolicy, canary: ArmCounts, min_samples: int
-) -> list[MetricAnalysis]:
-    found: list[MetricAnalysis] = []
-    limits = policy.limits
-    if limits.error_ratio is not None:
-        count, bad_count = arithmetic.tally(canary, "error_ratio")
-        ratio = _ratio(bad_count, count)
-        hopeless = bad_count > limits.error_ratio * min_samples
-        exceeded = ratio is not None and ratio > limits.error_ratio
-        verdict, reason = _judge_limit(count, min_samples, hopeless=hopeless, exceeded=exceeded)
-        text = f"{bad_count} of {count} requests failed, limit {limits.error_ratio:g}{reason}"
-        found.append(
-            MetricAnalysis(
-                "error_ratio", "limit", verdict, count, ratio, value=ratio,
-                limit=limits.error_ratio, reason=text,
-            )
-        )  # fmt: skip
-    if limits.p95_latency_ms is not None:
-        found.append(_judge_latency(canary, limits.p95_latency_ms, min_samples))
-    if limits.cost_usd_per_1k_requests is not None:
-        found.append(_judge_cost(policy, canary, limits.cost_usd_per_1k_requests, min_samples))
-    return found
-
-
-def _judge_cost(
-    policy: AnalysisPolicy, canary: ArmCounts, limit_usd: float, min_samples: int
-) -> MetricAnalysis:
-    count = arithmetic.answer_count(canary)
-    spent_usd = arithmetic.busy_ms(canary) / _MS_PER_HOUR * (policy.replica_usd_per_hour or 0.0)
-    per_1k_usd = 1000 * spent_usd / count if count else 0.0
-    verdict, reason = _judge_limit(
-        count,
-        min_samples,
-        hopeless=1000 * spent_usd > limit_usd * min_samples,
-        exceeded=per_1k_usd > limit_usd,
-    )
-    text = f"{per_1k_usd:.4g} USD per 1000 of {count} answers, limit {limit_usd:g} USD{reason}"
-    value = per_1k_usd if count and math.isfinite(per_1k_usd) else None
-    return MetricAnalysis(
-        "cost_usd_per_1k_requests", "limit", verdict, count, value=value, limit=limit_usd,
-        reason=text if count else f"no answers yet{reason}",
-    )  # fmt: skip
-
-
-def _judge_latency(canary: ArmCounts, limit_ms: float, min_samples: int) -> MetricAnalysis:
-    count = arithmetic.answer_count(canary)
-    p95_ms = arithmetic.p95_latency_ms(canary)
-    hopeless = arithmetic.count_slower(canary, limit_ms) > _P95_TAIL_RATIO * min_samples
-    verdict, reason = _judge_limit(
-        count, min_samples, hopeless=hopeless, exceeded=p95_ms > limit_ms
-    )
-    shown = f"{p95_ms:.1f} ms" if math.isfinite(p95_ms) else "beyond the last bucket"
-    text = f"p95 {shown} of {count} answers, limit {limit_ms:g} ms{reason}"
-    value = p95_ms if math.isfinite(p95_ms) else None
-    return MetricAnalysis(
-        "p95_latency_ms", "limit", verdict, count, value=value, limit=limit_ms,
-        reason=text if count else f"no answers yet{reason}",
-    )  # fmt: skip
-
-
-def _judge_limit(
-    count: int, min_samples: int, *, hopeless: bool, exceeded: bool
-) -> tuple[Verdict, str]:
-    if count < min_samples:
-        if hopeless:
-            return Verdict.FAIL, f" (can not be met any more within {min_samples} samples)"
-        return Verdict.INCONCLUSIVE, f" ({count} of {min_samples} samples)"
-    return (Verdict.FAIL if exceeded else Verdict.PASS), ""
 
 
 def _compare(

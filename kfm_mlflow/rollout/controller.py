@@ -2,12 +2,13 @@
 
 Rules kept here:
 
-1. A decision is journaled before it is acted on, and the journal is compare-and-set: of two
-   controllers, one acts.
+1. One controller leads, by a lease in the registry; the others stand by and do nothing. A decision
+   is journaled before it is acted on, and the journal takes nothing of who lost the lease.
 2. Nothing is deployed that the registry did not hand over as verified in this process.
 3. A failed action is recorded, the pass ends with its error, and the next pass asks for it again.
 4. A registry that can not be reached does not keep traffic on a bad canary: with what was last
-   read the traffic is still watched, and taken back if need be. Nothing else is done meanwhile.
+   read the traffic is still watched, and taken back if need be. Nothing else is done meanwhile,
+   and not even that once another controller has routed the traffic.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.errors import ConflictError, IntegrityError, KfmError, RolloutError, StorageError
+from kfm_mlflow.errors import (
+    ConflictError,
+    IntegrityError,
+    KfmError,
+    PlaneError,
+    RolloutError,
+    StorageError,
+)
 from kfm_mlflow.rollout.actions import (
     Action,
     Demote,
@@ -28,9 +36,13 @@ from kfm_mlflow.rollout.actions import (
     SetSplit,
     WriteReports,
 )
-from kfm_mlflow.rollout.analysis import analyse
+from kfm_mlflow.rollout.analysis import analyse, find_unmasked
 from kfm_mlflow.rollout.bands import load_bands
+from kfm_mlflow.rollout.describe import describe
 from kfm_mlflow.rollout.inputs import Levels, Orders, Standing, StepInputs
+from kfm_mlflow.rollout.leadership import LEASE_S, Leadership, name_process
+from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
+from kfm_mlflow.rollout.orders import wants_restore_check
 from kfm_mlflow.rollout.plane import Split
 from kfm_mlflow.rollout.record import record, record_failure
 from kfm_mlflow.rollout.reports import build_reports, build_verdict
@@ -42,12 +54,14 @@ from kfm_mlflow.rollout.state import (
     initial_state,
 )
 from kfm_mlflow.rollout.step import step, wants_admission
+from kfm_mlflow.rollout.unwind import former_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kfm_mlflow.monitor.drift_bins import Columns
     from kfm_mlflow.policy.rollout import RolloutPolicy
-    from kfm_mlflow.rollout.plane import Band, Deployable, TrafficPlane
+    from kfm_mlflow.rollout.plane import Band, Deployable, Observation, TrafficPlane
     from kfm_mlflow.rollout.ports import Clock, RegistryPort
 
 _log = logging.getLogger(__name__)
@@ -74,61 +88,90 @@ class Controller:
         plan: RolloutPolicy,
         clock: Clock,
         model_name: str,
+        *,
+        holder: str | None = None,
+        lease_s: float = LEASE_S,
     ) -> None:
-        """Make a controller; it does nothing before the first pass."""
+        """Make a controller; it does nothing before the first pass.
+
+        Args:
+            registry: Where levels, lease and journal are.
+            plane: Carries the traffic.
+            plan: The policy's rollout section.
+            clock: Time.
+            model_name: Registered model.
+            holder: Name under which it holds the lease, which no other has; None makes one.
+            lease_s: How long another waits when this one dies.
+        """
         self.last_error: Exception | None = None
         self._registry = registry
         self._plane = plane
         self._plan = plan
         self._clock = clock
         self._model_name = model_name
+        self._leadership = Leadership(
+            registry, clock, model_name, holder=holder or name_process(), lease_s=lease_s
+        )
         self._fetched: dict[int, Deployable] = {}
+        self._applied = 0
         self._known: tuple[RolloutState, Levels] | None = None
         self._unsaved: RolloutState | None = None
 
-    def reconcile_once(self) -> RolloutState:
+    def reconcile_once(self) -> RolloutState | None:
         """Bring traffic and registry as far as they can come now.
 
         Returns:
-            The journaled state that was reached.
+            The journaled state that was reached; None while another controller leads.
 
         Raises:
             KfmError: A port failed; what was reached is journaled, and the next pass goes on.
         """
         try:
-            state = self._load()
-            for _ in range(MAX_ROUNDS):
-                before = _stage(state)
-                state, acted = self._round(state)
-                if not acted and before == _stage(state):
-                    break
+            if not self._leadership.take():
+                self._known = self._unsaved = None
+                return None
+            return self._reconcile()
         except ConflictError:
             self._unsaved = None
             raise
         except StorageError:
             self._watch_without_registry()
             raise
+
+    def _reconcile(self) -> RolloutState:
+        state = self._load()
+        for _ in range(MAX_ROUNDS):
+            before = _stage(state)
+            state, acted = self._round(state)
+            if not acted and before == _stage(state):
+                break
         return state
 
     def run(self, stop: Callable[[], bool], interval_s: float) -> None:
         """Reconcile until told to stop; a failed pass is logged, kept, and retried with backoff.
+
+        In the end the lease is given back, so that another controller can go on at once.
 
         Args:
             stop: Asked before every pass.
             interval_s: Wait between passes; doubled with each failure in a row, up to 30 s.
         """
         wait_s = interval_s
-        while not stop():
-            try:
-                self.reconcile_once()
-            except Exception as error:  # noqa: BLE001 - the loop outlives any one bad pass
-                self.last_error = error
-                _log.exception("rollout of %s: pass failed", self._model_name)
-                wait_s = max(interval_s, min(MAX_BACKOFF_S, wait_s * 2))
-            else:
-                self.last_error = None
-                wait_s = interval_s
-            self._clock.sleep(wait_s)
+        with self._leadership.kept():
+            while not stop():
+                wait_s = self._pass(interval_s, wait_s)
+                self._clock.sleep(wait_s)
+
+    def _pass(self, interval_s: float, waited_s: float) -> float:
+        """Reconcile once, and say how long to wait until the next time."""
+        try:
+            self.reconcile_once()
+        except Exception as error:  # noqa: BLE001 - the loop outlives any one bad pass
+            self.last_error = error
+            _log.exception("rollout of %s: pass failed", self._model_name)
+            return max(interval_s, min(MAX_BACKOFF_S, waited_s * 2))
+        self.last_error = None
+        return interval_s
 
     def _load(self) -> RolloutState:
         stored = self._registry.load_journal(self._model_name)
@@ -144,8 +187,13 @@ class Controller:
 
     def _save(self, state: RolloutState) -> RolloutState:
         saved = replace(state, generation=state.generation + 1)
+        told = describe(self._plan, saved, self._clock.now())
+        journal = {**saved.to_dict(), NARRATIVE_KEY: told.to_dict()}
         self._registry.save_journal(
-            self._model_name, saved.to_dict(), expect_generation=state.generation
+            self._model_name,
+            journal,
+            expect_generation=state.generation,
+            token=self._leadership.token,
         )
         return saved
 
@@ -174,6 +222,7 @@ class Controller:
         """Carry out actions in order; stop at the first that fails."""
         done = state
         for action in actions:
+            self._leadership.require()
             try:
                 self._perform(done, action, inputs)
             except KfmError as error:
@@ -189,12 +238,18 @@ class Controller:
         return self._save(done) if done != state else done
 
     def _observe(self, state: RolloutState, levels: Levels) -> tuple[RolloutState, StepInputs]:
-        """Read the plane, and analyse what it counted while a candidate has traffic."""
+        """Read the plane, and analyse what it counted; at rest, failed masking alone."""
         deployed = self._plane.deployed()
-        observation = self._plane.observe()
-        inputs = StepInputs(
-            levels=levels, deployed=deployed, applied_generation=observation.generation
-        )
+        observation = self._look()
+        inputs = StepInputs(levels=levels, deployed=deployed, applied_generation=self._applied)
+        if observation is None:
+            return state, inputs
+        if state.phase in RESTING:
+            served = observation.arms.get(levels.production) if levels.production else None
+            failed, memory = find_unmasked(self._plan.analysis, state.memory, served)
+            if failed is not None and former_of(state, levels.production) is not None:
+                state = replace(state, memory=memory, analysis=failed)
+            return state, replace(inputs, analysis=failed)
         if state.phase not in UNDER_ANALYSIS or state.candidate is None:
             return state, inputs
         has_stable = state.stable is not None and levels.production != state.candidate
@@ -206,20 +261,32 @@ class Controller:
             has_stable=has_stable,
             min_samples=self._plan.min_samples_at(state.step_index),
             canary_ratio=max(state.split.ratio, state.split.mirror_ratio),
+            baselines=_baselines(state, observation),
         )
         state = replace(state, memory=memory, analysis=analysis)
         return state, replace(inputs, analysis=analysis)
 
+    def _look(self) -> Observation | None:
+        """Return what the plane counted; None when it says nothing, which is a telemetry gap."""
+        try:
+            observation = self._plane.observe()
+        except PlaneError as error:
+            _log.warning("rollout of %s: nothing is measured: %s", self._model_name, error)
+            return None
+        self._applied = observation.generation
+        return observation
+
     def _ask_admission(self, state: RolloutState, levels: Levels) -> tuple[bool | None, str]:
+        if wants_restore_check(state) and state.stable is not None:
+            return self._registry.admits_restore(self._model_name, state.stable)
         wanted = wants_admission(self._plan, state) and levels.production != state.candidate
         if not wanted or state.candidate is None:
             return None, ""
         return self._registry.admits(self._model_name, state.candidate, PRODUCTION)
 
     def _orders(self, state: RolloutState) -> Orders:
-        if state.phase in RESTING or state.phase in UNWINDING or state.candidate is None:
-            return Orders()
-        return self._registry.orders(self._model_name, state.candidate)
+        watched = state.phase not in RESTING and state.phase not in UNWINDING
+        return self._registry.orders(self._model_name, state.candidate if watched else None)
 
     def _standing(self, levels: Levels) -> Standing:
         if levels.production is None and levels.canary is None:
@@ -234,6 +301,8 @@ class Controller:
         if state.phase in RESTING:
             return
         observed, inputs = self._observe(state, levels)
+        if inputs.applied_generation > state.split.generation:
+            return
         decided, actions = step(self._plan, observed, inputs, self._clock.now())
         if decided.phase not in UNWINDING:
             return
@@ -258,6 +327,7 @@ class Controller:
                     mirror_ratio=action.mirror_ratio,
                 )
             )
+            self._applied = action.generation
         elif isinstance(action, Remove):
             self._plane.remove(action.version)
             self._fetched.pop(action.version, None)
@@ -283,6 +353,8 @@ class Controller:
                 where=f"{self._model_name} v{version}",
             )
         self._fetched[version] = release
+        # A download may have outlasted the lease.
+        self._leadership.require()
         return release
 
     def _bands(self, version: int | None, *, in_haste: bool) -> Mapping[str, Band]:
@@ -308,6 +380,13 @@ class Controller:
         if state.analysis is None:
             raise RolloutError("there is no analysis to publish", where=self._model_name)
         return build_verdict(self._plan, state, state.analysis, self._clock.now())
+
+
+def _baselines(state: RolloutState, observation: Observation) -> dict[str, Columns]:
+    """Return the drift baseline of each arm that has one."""
+    arms = (("canary", state.candidate), ("stable", state.stable))
+    known = observation.baselines
+    return {arm: known[v] for arm, v in arms if v is not None and v in known}
 
 
 def _stage(state: RolloutState) -> tuple[Any, ...]:

@@ -6,12 +6,18 @@ named here and never repaired. Pure.
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import TYPE_CHECKING
 
 from kfm_mlflow.rollout.plane import ArmCounts
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 P95_RATIO = 0.95
 _OF_REQUESTS = ("error_count", "masked_count", "withheld_count", "mask_failure_count")
+_SINGLE = (*_OF_REQUESTS, "dropped_count")
 
 
 def _whole(value: object) -> bool:
@@ -27,12 +33,13 @@ def find_fault(before: ArmCounts | None, now: ArmCounts | None) -> str:
     """
     if now is None:
         return "its counters vanished" if before is not None and before.request_count else ""
-    single = {name: getattr(now, name) for name in ("request_count", *_OF_REQUESTS)}
+    single = {name: getattr(now, name) for name in ("request_count", *_SINGLE)}
     named = {
         **single,
         **{f"latency_ms_buckets[{k}]": v for k, v in now.latency_ms_buckets.items()},
         **{f"outside_count[{k}]": v for k, v in now.outside_count.items()},
         **{f"measured_count[{k}]": v for k, v in now.measured_count.items()},
+        **{f"bin_counts[{k}][{i}]": n for k, b in now.bin_counts.items() for i, n in enumerate(b)},
     }
     wrong = next((name for name, value in named.items() if not _whole(value)), None)
     if wrong is not None:
@@ -55,7 +62,8 @@ def _find_contradiction(now: ArmCounts) -> str:
     for name, count in now.outside_count.items():
         if count > now.measured_count.get(name, 0):
             return f"{name}: more answers outside the band than were measured"
-    return ""
+    overfull = any(sum(counts) > now.request_count for counts in now.bin_counts.values())
+    return "a column has more answers in its bins than there were requests" if overfull else ""
 
 
 def _find_shrinking(before: ArmCounts | None, now: ArmCounts) -> str:
@@ -64,10 +72,11 @@ def _find_shrinking(before: ArmCounts | None, now: ArmCounts) -> str:
     delta = minus(now, before)
     parts = {
         "request_count": [delta.request_count],
-        **{name: [getattr(delta, name)] for name in _OF_REQUESTS},
+        **{name: [getattr(delta, name)] for name in _SINGLE},
         "latency_ms_buckets": list(delta.latency_ms_buckets.values()),
         "outside_count": list(delta.outside_count.values()),
         "measured_count": list(delta.measured_count.values()),
+        "bin_counts": [n for counts in delta.bin_counts.values() for n in counts],
     }
     shrunk = next((name for name, values in parts.items() if min(values, default=0) < 0), None)
     return f"{shrunk} shrank" if shrunk else ""
@@ -79,7 +88,7 @@ def _combine(left: ArmCounts, right: ArmCounts, sign: int) -> ArmCounts:
     measured = {*left.measured_count, *right.measured_count}
     return ArmCounts(
         request_count=left.request_count + sign * right.request_count,
-        **{name: getattr(left, name) + sign * getattr(right, name) for name in _OF_REQUESTS},
+        **{name: getattr(left, name) + sign * getattr(right, name) for name in _SINGLE},
         latency_ms_buckets={
             k: left.latency_ms_buckets.get(k, 0) + sign * right.latency_ms_buckets.get(k, 0)
             for k in sorted(buckets)
@@ -92,7 +101,23 @@ def _combine(left: ArmCounts, right: ArmCounts, sign: int) -> ArmCounts:
             k: left.measured_count.get(k, 0) + sign * right.measured_count.get(k, 0)
             for k in sorted(measured)
         },
+        bin_counts=add_bins(left.bin_counts, right.bin_counts, sign),
     )
+
+
+def add_bins(
+    left: Mapping[str, Sequence[int]], right: Mapping[str, Sequence[int]], sign: int = 1
+) -> dict[str, tuple[int, ...]]:
+    """Return counts per bin, added (or, with sign -1, taken off) column by column."""
+    return {
+        name: tuple(
+            one + sign * other
+            for one, other in itertools.zip_longest(
+                left.get(name, ()), right.get(name, ()), fillvalue=0
+            )
+        )
+        for name in sorted({*left, *right})
+    }
 
 
 def minus(now: ArmCounts, before: ArmCounts) -> ArmCounts:

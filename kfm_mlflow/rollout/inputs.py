@@ -10,13 +10,15 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.rollout.analysis import Analysis
 
-OperatorOrder = Literal["pause", "resume", "abort", "promote"]
+OperatorOrder = Literal["pause", "resume", "abort", "promote", "rollback"]
 """What an operator may order.
 
 ``pause``: hold the present weight, still measured, until ``resume`` or the pause's deadline;
 given before the canary has begun, it holds the first step. ``resume``: go on, the step's deadline
 anew. ``abort``: take the candidate back at once, also while it is watched after promotion.
 ``promote``: end a timed pause, or give the promotion that is due; never in place of evidence.
+``rollback``: put a former Production version back in the place of the present one, in any phase and
+at rest.
 """
 
 
@@ -45,6 +47,9 @@ class Orders:
         order_id: Grows with every order of the model; each is obeyed once. 0 without one.
         operator_name: Who ordered it.
         operator_reason: Why, fit to be shown.
+        version: Version that the order is about; of a rollback, the one that goes. None is the
+            candidate, whichever that is.
+        to_version: Of a rollback, the former Production version that comes back.
     """
 
     veto: str = ""
@@ -52,22 +57,41 @@ class Orders:
     order_id: int = 0
     operator_name: str = ""
     operator_reason: str = ""
+    version: int | None = None
+    to_version: int | None = None
+
+
+@dataclass(frozen=True)
+class Regression:
+    """What a validator found of a version after its admission, and the policy does not allow.
+
+    Attributes:
+        cause: ``xai`` when the explanation alone is bad.
+        reason: What is, fit to be shown.
+        statement: Digest of the signed validation.
+    """
+
+    cause: Literal["validation", "xai"]
+    reason: str
+    statement: str
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What is at canary or Production and may no longer be served, as authorities and consent say.
+    """What is at canary or Production and may no longer be served, or is no longer good enough.
 
     Attributes:
         recalls: Version -> why, fit to be shown.
         vetoed: Those of them that the authority of a region vetoed.
         fallback: Former Production version that may be served in the place of Production, when that
-            is among the recalls; None when there is none.
+            is among the recalls or regressions; None when there is none.
+        regressions: Version -> what a newer validation found of it; none of the recalls.
     """
 
     recalls: Mapping[int, str] = field(default_factory=dict)
     vetoed: frozenset[int] = frozenset()
     fallback: int | None = None
+    regressions: Mapping[int, Regression] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,8 +102,8 @@ class StepInputs:
         deployed: Versions that are up and healthy.
         applied_generation: Generation of the split that all routers apply.
         analysis: What the traffic says; None while no candidate has traffic.
-        admitted: Whether the registry would admit the candidate to production; None when it was
-            not asked.
+        admitted: Whether the registry would admit the candidate to production, or, while an
+            operator's rollback waits for it, its target back there; None when it was not asked.
         admission_reason: The registry's sentence when it would not.
         standing: What may no longer be served.
     """

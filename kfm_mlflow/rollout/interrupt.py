@@ -1,4 +1,4 @@
-"""What may cut into a rollout in any phase: harm, a veto, an operator, a move in the registry.
+"""What may cut into a rollout in any phase: harm, a veto, an abort, a move in the registry.
 
 Pure; part of :mod:`kfm_mlflow.rollout.step`.
 """
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.gates.verdict import Verdict
-from kfm_mlflow.policy.steps import PauseStep
+from kfm_mlflow.rollout.orders import has_order, orderer
 from kfm_mlflow.rollout.state import (
     BEFORE_PROMOTION,
     UNDER_ANALYSIS,
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kfm_mlflow.policy.rollout import RolloutPolicy
-    from kfm_mlflow.rollout.inputs import Orders, StepInputs
+    from kfm_mlflow.rollout.analysis import Analysis
+    from kfm_mlflow.rollout.inputs import Regression, StepInputs
 
 
 def note_blindness(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState:
@@ -38,24 +39,39 @@ def note_blindness(state: RolloutState, inputs: StepInputs, now: datetime) -> Ro
 def stop(
     plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime
 ) -> RolloutState | None:
-    """Give the candidate up for a veto, an abort, a FAIL or a telemetry gap; None without one."""
-    recalled = recall(state, inputs, now)
-    if recalled is not None:
-        return recalled
-    if inputs.orders.veto:
-        return give_up(state, Trigger.VETO, f"veto: {inputs.orders.veto}", now)
-    if _has_order(state, inputs) and inputs.orders.operator == "abort":
-        state = replace(state, order_id=inputs.orders.order_id)
-        return give_up(state, Trigger.OPERATOR, f"aborted by {_orderer(inputs.orders)}", now)
+    """Give up for a veto, an abort, a regression, a FAIL or a telemetry gap; None without one."""
+    told = (
+        recall(state, inputs, now)
+        or _obey_people(state, inputs, now)
+        or give_up_regressed(state, inputs, now)
+    )
+    if told is not None:
+        return told
     if inputs.analysis is not None and inputs.analysis.verdict is Verdict.FAIL:
-        unmasked = inputs.analysis.is_unmasked
-        trigger = Trigger.SOVEREIGNTY if unmasked else Trigger.ANALYSIS
-        return give_up(state, trigger, inputs.analysis.reason, now)
+        return give_up(state, _cause(inputs.analysis), inputs.analysis.reason, now)
     blind_s = 0.0 if state.blind_since is None else elapsed_s(state.blind_since, now)
     if state.blind_since is not None and blind_s >= plan.telemetry_gap_s:
         found = inputs.analysis.reason if inputs.analysis else "the plane says nothing"
         return give_up(state, Trigger.TELEMETRY, f"not measured for {blind_s:.0f} s: {found}", now)
+    # Without a version to go back to, the candidate may be the repair.
+    return replace_regressed(plan, state, inputs, now) if inputs.standing.fallback else None
+
+
+def _obey_people(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState | None:
+    """Give the candidate up for a veto of the council or an operator's abort."""
+    if inputs.orders.veto:
+        return give_up(state, Trigger.VETO, f"veto: {inputs.orders.veto}", now)
+    if has_order(state, inputs) and inputs.orders.operator == "abort":
+        state = replace(state, order_id=inputs.orders.order_id)
+        return give_up(state, Trigger.OPERATOR, f"aborted by {orderer(inputs.orders)}", now)
     return None
+
+
+def _cause(analysis: Analysis) -> Trigger:
+    """Return what a FAIL is a case of."""
+    if analysis.is_unmasked:
+        return Trigger.SOVEREIGNTY
+    return Trigger.DRIFT if analysis.is_drifting else Trigger.ANALYSIS
 
 
 def recall(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState | None:
@@ -78,9 +94,39 @@ def recall(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutSta
     return give_up(replace(state, stable=stable), trigger, reason, now)
 
 
-def _orderer(orders: Orders) -> str:
-    who = orders.operator_name or "an operator"
-    return f"{who}: {orders.operator_reason}" if orders.operator_reason else who
+def give_up_regressed(
+    state: RolloutState, inputs: StepInputs, now: datetime
+) -> RolloutState | None:
+    """Give the candidate up when a newer validation finds it bad; None when none does."""
+    if state.candidate is None:
+        return None
+    found = regression_of(state, inputs, state.candidate)
+    if found is None:
+        return None
+    if inputs.levels.production == state.candidate:
+        state = replace(state, stable=inputs.standing.fallback)
+    reason = f"v{state.candidate} was validated again: {found.reason}"
+    return give_up(state, Trigger(found.cause), reason, now)
+
+
+def replace_regressed(
+    plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime
+) -> RolloutState | None:
+    """Give Production up when a newer validation finds it bad, for the former version named.
+
+    A canary that is under way has to begin again against that.
+    """
+    production = inputs.levels.production
+    if production is None or regression_of(state, inputs, production) is None:
+        return None
+    taken = begin(plan, state, production, inputs.standing.fallback, now, reason="")
+    return give_up_regressed(replace(taken, promoted=True), inputs, now)
+
+
+def regression_of(state: RolloutState, inputs: StepInputs, version: int) -> Regression | None:
+    """Return what a newer validation found of a version, unless an operator took it as it is."""
+    found = inputs.standing.regressions.get(version)
+    return None if found is None or found.statement == state.excused else found
 
 
 def follow_registry(
@@ -126,39 +172,3 @@ def _replace_watched(
 
 def _named(version: int | None) -> str:
     return "nothing" if version is None else f"v{version}"
-
-
-def _has_order(state: RolloutState, inputs: StepInputs) -> bool:
-    return inputs.orders.order_id > state.order_id
-
-
-def obey(
-    plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime
-) -> RolloutState:
-    """Carry out an operator's pause, resume or promote; an order out of place changes nothing.
-
-    A promote ends a timed pause, or gives the promotion that is due; it never stands in for
-    evidence or votes, and none is kept for later.
-    """
-    if not _has_order(state, inputs):
-        return state
-    order = inputs.orders.operator
-    if order == "pause" and state.phase in {Phase.PENDING, Phase.DEPLOYING}:
-        return state
-    state = replace(state, order_id=inputs.orders.order_id)
-    if order == "pause" and state.phase in {Phase.CANARY, Phase.AWAITING_ADMISSION}:
-        paused = enter(state, Phase.PAUSED, now, reason=f"paused by {_orderer(inputs.orders)}")
-        return replace(paused, paused_from=state.phase)
-    if order == "resume" and state.phase is Phase.PAUSED:
-        resumed = enter(state, state.paused_from or Phase.CANARY, now)
-        return replace(resumed, step_entered_at=now, watched_s=0.0, paused_from=None)
-    if order == "promote" and state.phase in {Phase.CANARY, Phase.AWAITING_ADMISSION}:
-        return replace(state, promote_ordered=_waits_for_a_person(plan, state))
-    return state
-
-
-def _waits_for_a_person(plan: RolloutPolicy, state: RolloutState) -> bool:
-    if state.step_index >= len(plan.steps):
-        return True
-    current = plan.steps[state.step_index]
-    return isinstance(current, PauseStep) and current.pause.duration_s is not None

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kfm_mlflow.monitor.drift_bins import Columns
+
 
 @dataclass(frozen=True)
 class MaskingOrder:
@@ -97,7 +99,7 @@ class ArmCounts:
     """What one version has answered since it was deployed; every count only grows.
 
     Attributes:
-        request_count: Requests routed to this version (first attempts).
+        request_count: Requests routed to this version (first attempts), and copies sent to it.
         error_count: Of these, answered with an error of the model or no answer in time; a client's
             own bad input is not an error of the arm and is not counted at all.
         latency_ms_buckets: Upper bound in ms -> cumulative number of answers at or below it; the
@@ -107,6 +109,9 @@ class ArmCounts:
         masked_count: Of the requests, answered with something made coarser or left out.
         withheld_count: Of the requests, refused because the answer may not be published.
         mask_failure_count: Of the requests, those whose masking went wrong; nothing was shown.
+        dropped_count: Copies that were not sent, because too many were under way. They are no
+            requests, and evidence of nothing.
+        bin_counts: Column of the version's own drift baseline -> distinct requests per bin.
     """
 
     request_count: int = 0
@@ -117,14 +122,24 @@ class ArmCounts:
     masked_count: int = 0
     withheld_count: int = 0
     mask_failure_count: int = 0
+    dropped_count: int = 0
+    bin_counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the plane saw up to now: applied generation and counts per version."""
+    """What the plane saw up to now: applied generation and counts per version.
+
+    Attributes:
+        generation: Of the split that all routers apply.
+        arms: Version -> what it answered.
+        baselines: Version -> the drift baseline that its ``bin_counts`` are counted by; a version
+            without one counts no bins.
+    """
 
     generation: int
     arms: Mapping[int, ArmCounts]
+    baselines: Mapping[int, Columns] = field(default_factory=dict)
 
 
 class TrafficPlane(Protocol):

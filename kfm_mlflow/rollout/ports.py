@@ -6,14 +6,33 @@ Whatever a port raises on purpose is a :class:`~kfm_mlflow.errors.KfmError`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from threading import Event
 
     from kfm_mlflow.rollout.inputs import Levels, Orders, Standing
     from kfm_mlflow.rollout.plane import Deployable
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who carries a model's rollouts now.
+
+    Attributes:
+        leader: Whether who asked holds it.
+        token: Grows with every new holder; the journal takes the newest only.
+        holder: Who holds it; empty when nobody does.
+        expires_in_s: For how long, by the registry's clock.
+    """
+
+    leader: bool
+    token: int
+    holder: str
+    expires_in_s: float
 
 
 class RegistryPort(Protocol):
@@ -26,8 +45,8 @@ class RegistryPort(Protocol):
     def levels(self, model_name: str) -> Levels:
         """Return which versions stand at production and at canary."""
 
-    def orders(self, model_name: str, version: int) -> Orders:
-        """Return the veto and the last operator's order that concern a version's rollout."""
+    def orders(self, model_name: str, version: int | None) -> Orders:
+        """Return a model's last order, and the veto against a version; None asks for none."""
 
     def standing(self, model_name: str) -> Standing:
         """Return which of a model's versions at canary and Production may no longer be served."""
@@ -41,6 +60,12 @@ class RegistryPort(Protocol):
 
     def admits(self, model_name: str, version: int, level: str) -> tuple[bool, str]:
         """Say whether a move would be allowed now, and in one sentence why not; writes nothing."""
+
+    def admits_restore(self, model_name: str, version: int) -> tuple[bool, str]:
+        """Say whether a former Production version would be restored now, and if not, why not.
+
+        The registry verifies its bytes, signature and documents for that; it writes nothing.
+        """
 
     def move(
         self,
@@ -67,16 +92,25 @@ class RegistryPort(Protocol):
     ) -> None:
         """Store the reports of a rollback (file name -> JSON value); again replaces them."""
 
+    def hold_lease(self, model_name: str, holder: str, ttl_s: float) -> Lease:
+        """Take or renew the lease on a model's rollouts, unless another controller holds it.
+
+        The lease ends by itself ``ttl_s`` after it was last renewed, by the registry's clock.
+        """
+
+    def release_lease(self, model_name: str, holder: str) -> None:
+        """Give the lease back; nothing changes where another controller holds it."""
+
     def load_journal(self, model_name: str) -> dict[str, Any] | None:
         """Return the last saved state; None before the first."""
 
     def save_journal(
-        self, model_name: str, state: dict[str, Any], *, expect_generation: int
+        self, model_name: str, state: dict[str, Any], *, expect_generation: int, token: int
     ) -> None:
         """Save a state, if the stored one still has this ``generation`` (0: none is stored).
 
         Raises:
-            ConflictError: Another controller has written.
+            ConflictError: Another controller has written, or was given the lease since ``token``.
         """
 
 
@@ -86,8 +120,14 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """Return the present instant, aware, in UTC."""
 
+    def monotonic_s(self) -> float:
+        """Return seconds since some instant, on a clock that nobody sets."""
+
     def sleep(self, duration_s: float) -> None:
         """Wait."""
+
+    def wait(self, event: Event, at_most_s: float) -> bool:
+        """Wait for an event; False when the time was up first."""
 
 
 class SystemClock:
@@ -99,8 +139,20 @@ class SystemClock:
 
         return datetime.now(UTC)
 
+    def monotonic_s(self) -> float:
+        """Return seconds since some instant; where the system can, those asleep are counted."""
+        import time
+
+        # Named by number: not every system has the clock that goes on while it sleeps.
+        clock = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if clock is None else time.clock_gettime(clock)
+
     def sleep(self, duration_s: float) -> None:
         """Wait."""
         import time
 
         time.sleep(duration_s)
+
+    def wait(self, event: Event, at_most_s: float) -> bool:
+        """Wait for an event; False when the time was up first."""
+        return event.wait(at_most_s)

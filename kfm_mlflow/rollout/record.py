@@ -18,7 +18,8 @@ from kfm_mlflow.rollout.actions import (
     WriteReports,
 )
 from kfm_mlflow.rollout.state import RESTING, UNWINDING, Phase, RolloutState, Trigger
-from kfm_mlflow.rollout.transitions import give_up
+from kfm_mlflow.rollout.traffic_events import MAX_EVENTS, TrafficEvent
+from kfm_mlflow.rollout.transitions import fail_rollback, give_up
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,11 +29,13 @@ def record(state: RolloutState, action: Action, now: datetime) -> RolloutState:
     """Note that an action was carried out, with its time."""
     changed = state
     if isinstance(action, Deploy):
-        changed = _deployed(state, action.version)
+        deployed = TrafficEvent(now, "deploy", version=action.version)
+        changed = _with_event(_deployed(state, action.version), deployed)
     elif isinstance(action, SetSplit):
         back = action.stable == state.stable and action.canary is None
         if state.phase in UNWINDING and back:
             changed = replace(state, traffic_restored_at=now)
+        changed = _with_event(changed, _split_event(action, now))
     elif isinstance(action, Restore | Demote):
         changed = replace(state, registry_restored_at=now)
     elif isinstance(action, Promote):
@@ -45,6 +48,24 @@ def record(state: RolloutState, action: Action, now: datetime) -> RolloutState:
         kept = {v: at for v, at in state.retired_at.items() if v != action.version}
         changed = replace(state, retired_at=kept)
     return changed
+
+
+def _with_event(state: RolloutState, event: TrafficEvent) -> RolloutState:
+    if state.phase in RESTING:
+        return state
+    return replace(state, traffic=(*state.traffic, event)[-MAX_EVENTS:])
+
+
+def _split_event(action: SetSplit, now: datetime) -> TrafficEvent:
+    return TrafficEvent(
+        now,
+        "split",
+        stable=action.stable,
+        canary=action.canary,
+        canary_ratio=action.ratio,
+        mirror_ratio=action.mirror_ratio,
+        generation=action.generation,
+    )
 
 
 def _deployed(state: RolloutState, version: int) -> RolloutState:
@@ -63,9 +84,12 @@ def record_failure(
     """Note that an action failed; decide what that means for the candidate.
 
     A candidate whose bytes are not what was signed, or that does not become ready, is given up;
-    so is a rollout without a sound rollback target. Everything else is asked for again.
+    so is a rollout without a sound rollback target. A rollback that an operator ordered fails when
+    its target is not sound, or the registry refuses it. Everything else is asked for again.
     """
-    if state.phase in RESTING or state.phase in UNWINDING or not isinstance(action, Deploy):
+    if state.phase in UNWINDING:
+        return _unwinding_failed(state, action, error, now)
+    if state.phase in RESTING or not isinstance(action, Deploy):
         return state
     if action.version == state.candidate:
         if isinstance(error, IntegrityError | RefusedError):
@@ -77,4 +101,20 @@ def record_failure(
     ):
         reason = f"rollback target v{action.version}: {error}"
         return give_up(state, Trigger.NO_TARGET, reason, now)
+    return state
+
+
+def _unwinding_failed(
+    state: RolloutState, action: Action, error: Exception, now: datetime
+) -> RolloutState:
+    """Note that a rollback can not be carried out.
+
+    An operator's word is no evidence of harm: traffic then goes by the registry again. Where harm
+    was found it stays with the version before, and the registry is asked again.
+    """
+    if state.trigger is not Trigger.OPERATOR or state.stable is None or not state.promoted:
+        return state
+    is_target = isinstance(action, Deploy | Restore) and action.version == state.stable
+    if is_target and isinstance(error, IntegrityError | RefusedError):
+        return fail_rollback(state, str(error), now)
     return state

@@ -28,10 +28,9 @@ from kfm_mlflow.gates.evidence import trusted_signers
 from kfm_mlflow.policy.models import Policy
 from kfm_mlflow.release.bundle import Bundle, bundle_at, evidence_uri
 from kfm_mlflow.release.manifest import build_manifest
-from kfm_mlflow.rollout.inputs import Levels, Orders
 from kfm_mlflow.rollout.login import load_login
 from kfm_mlflow.rollout.plane import Deployable, MaskingOrder
-from kfm_mlflow.rollout.remote_votes import RemoteVotes
+from kfm_mlflow.rollout.remote_orders import RemoteOrders
 from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.model_key import WORKSPACE_VARIABLE, current_key, split_key
 from kfm_mlflow.trust.signing import verify_release
@@ -46,7 +45,7 @@ TIMEOUT_S = 60.0
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
 
 
-class RemoteRegistry(RemoteVotes):
+class RemoteRegistry(RemoteOrders):
     """The registry of an MLflow server that was started with ``kfm server``.
 
     A model is named by its key, or by its name in the workspace of ``MLFLOW_WORKSPACE``. What goes
@@ -83,6 +82,7 @@ class RemoteRegistry(RemoteVotes):
         self.server = server.rstrip("/")
         self._login = load_login(os.environ, Path.home())
         self._regions_file = regions_file
+        self.heads, self.orders_seen = {}, {}
         self._signer: Signer | None = load_private_key(controller_key) if controller_key else None
         self._cache_dir = (
             cache_dir
@@ -165,11 +165,6 @@ class RemoteRegistry(RemoteVotes):
 
     # -- reading -------------------------------------------------------------------------------
 
-    def model(self, name: str) -> dict[str, Any]:
-        """Return family, levels and rollout plan of a model."""
-        found: dict[str, Any] = self._call("GET", self._path(name))
-        return found
-
     def version(self, name: str, version: int) -> dict[str, Any]:
         """Return what is recorded about a version."""
         found: dict[str, Any] = self._call("GET", self._path(name, version))
@@ -179,22 +174,6 @@ class RemoteRegistry(RemoteVotes):
         """Return the lineage from data to deployment, as the registry signs it: a DSSE envelope."""
         path = self._path(name, version, "/prov")
         return canonical_bytes(self._call("GET", path, params={"format": "intoto"}))
-
-    def check(
-        self,
-        name: str,
-        version: int,
-        level: str,
-        *,
-        break_glass: Mapping[str, str | float] | None = None,
-    ) -> dict[str, Any]:
-        """Return the report on a move that is not made."""
-        found: dict[str, Any] = self._call(
-            "GET",
-            self._path(name, version, "/check"),
-            params={"to": level, **(break_glass or {})},
-        )
-        return found
 
     def recheck(self, *, family: str | None = None, name: str | None = None) -> dict[str, Any]:
         """Return what today's gates say of everything that is promoted."""
@@ -225,16 +204,6 @@ class RemoteRegistry(RemoteVotes):
         path = self._path(name, version, "/export")
         found: dict[str, Any] = self._call("POST", path, json=dict(index))
         return found
-
-    def levels(self, model_name: str) -> Levels:
-        """Return who is at production and canary now."""
-        found = self.model(model_name)
-        return Levels(found["production"], found["canary"], found["head"])
-
-    def admits(self, model_name: str, version: int, level: str) -> tuple[bool, str]:
-        """Return whether the registry would admit a version to a level, and its sentence if not."""
-        found = self.check(model_name, version, level)
-        return found["verdict"] == "PASS", str(found["sentence"])
 
     # -- releases ------------------------------------------------------------------------------
 
@@ -449,26 +418,3 @@ class RemoteRegistry(RemoteVotes):
     def _approves_rollbacks(self, model_name: str) -> bool:
         family = self.model(model_name)["family"]
         return "controllers" in self.policy(family).trust.rollback_approvers
-
-    # -- journal -------------------------------------------------------------------------------
-
-    def orders(self, model_name: str, version: int) -> Orders:
-        """Return a standing veto against a version; operators act through levels."""
-        votes = self.check(model_name, version, "production")["report"]["votes"]
-        if votes.get("outcome") == "vetoed":
-            return Orders(veto=f"vetoed by {', '.join(votes['vetoing'])}")
-        return Orders()
-
-    def load_journal(self, model_name: str) -> dict[str, Any] | None:
-        """Return the rollout's last saved state."""
-        state: dict[str, Any] | None = self._call("GET", self._path(model_name, tail="/rollout"))[
-            "state"
-        ]
-        return state
-
-    def save_journal(
-        self, model_name: str, state: Mapping[str, Any], *, expect_generation: int
-    ) -> None:
-        """Write the rollout's state by compare-and-set on its generation."""
-        body = {"expected": expect_generation, "state": dict(state)}
-        self._call("PUT", self._path(model_name, tail="/rollout"), json=body)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from kfm_mlflow.canonical import parse_json
 from kfm_mlflow.care.authority import build_claims
 from kfm_mlflow.errors import EvidenceError, InputError
-from kfm_mlflow.rollout.inputs import Standing
+from kfm_mlflow.rollout.inputs import Regression, Standing
 from kfm_mlflow.rollout.remote_ledger import RemoteLedger
 from kfm_mlflow.trust.keys import load_private_key, parse_public_key
 from kfm_mlflow.trust.model_key import current_key, split_key
@@ -23,6 +23,7 @@ from kfm_mlflow.trust.remote_signing import (
 from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -157,7 +158,7 @@ class RemoteVotes(RemoteLedger):
         """Return which of a model's versions at canary and Production may no longer be served."""
         found = self._call("GET", self._path(model_name, tail="/standing"))
         held = [found[level] for level in ("production", "canary") if found[level] is not None]
-        fallen = [item for item in held if item["standing"] != "ok"]
+        fallen = [item for item in held if item["standing"] in {"stale", "vetoed"}]
         return Standing(
             recalls={
                 item["version"]: "; ".join(finding["detail"] for finding in item["findings"])
@@ -165,6 +166,11 @@ class RemoteVotes(RemoteLedger):
             },
             vetoed=frozenset(i["version"] for i in fallen if i["standing"] == "vetoed"),
             fallback=found["fallback"],
+            regressions={
+                item["version"]: _regression(item)
+                for item in held
+                if item["standing"] == "regressed"
+            },
         )
 
     def say_as_authority(
@@ -265,6 +271,13 @@ class RemoteVotes(RemoteLedger):
         }
         statement = build_statement("rollback", binding, claims, now, now + APPROVAL_HOLDS)
         return self.attest(name, restored, sign_statement(statement, signer))
+
+
+def _regression(item: Mapping[str, Any]) -> Regression:
+    """Read what the registry says of a version that regressed."""
+    gates = {finding["gate"] for finding in item["findings"]}
+    reason = "; ".join(finding["detail"] for finding in item["findings"])
+    return Regression("xai" if gates == {"xai"} else "validation", reason, item["statement"])
 
 
 def _in_workspace(path: str, name: str) -> str:

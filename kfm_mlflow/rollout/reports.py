@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.monitor.spans import LOST_SPAN_RATIO
 from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.state import RolloutState, Trigger
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.policy.rollout import RolloutPolicy
     from kfm_mlflow.rollout.analysis import Analysis, MetricAnalysis
+    from kfm_mlflow.rollout.drift_watch import DriftFindings
+    from kfm_mlflow.rollout.traffic_events import TrafficEvent
 
 SCHEMA_VERSION = "1"
 ROLLBACK_REPORT = "rollback_report.json"
@@ -69,6 +72,33 @@ def build_verdict(
         "began_at": _instant(state.step_entered_at),
         "decided_at": _instant(decided_at),
         "metrics": [_measured(metric) for metric in analysis.metrics],
+        "telemetry": _telemetry(state),
+        "traffic": [_event(event) for event in state.traffic],
+    }
+
+
+def _event(event: TrafficEvent) -> dict[str, Any]:
+    """Return what was done to traffic, without what does not apply to it."""
+    if event.kind == "deploy":
+        return {"at": _instant(event.at), "kind": event.kind, "version": event.version}
+    return {
+        "at": _instant(event.at),
+        "kind": event.kind,
+        "stable": event.stable,
+        "canary": event.canary,
+        "canary_ratio": event.canary_ratio,
+        "mirror_ratio": event.mirror_ratio,
+        "generation": event.generation,
+    }
+
+
+def _telemetry(state: RolloutState) -> dict[str, Any]:
+    """Return how many of the canary's answers in this step there is a span of."""
+    seen = state.memory.canary
+    chosen = seen.measured_count.get(LOST_SPAN_RATIO, 0)
+    return {
+        "request_count": seen.request_count,
+        "span_count": chosen - seen.outside_count.get(LOST_SPAN_RATIO, 0),
     }
 
 
@@ -111,7 +141,8 @@ def _rollback_report(
 def _drift_summary(state: RolloutState) -> dict[str, Any]:
     analysis = state.analysis
     compared = [] if analysis is None else [m for m in analysis.metrics if m.kind == "compare"]
-    applicable = [m for m in compared if m.verdict is not None]
+    watched = _watch(None if analysis is None else analysis.drift)
+    applicable = watched["applicable"] or any(m.verdict is not None for m in compared)
     if analysis is None:
         reason = "the candidate had no traffic to analyse"
     elif not applicable:
@@ -121,11 +152,50 @@ def _drift_summary(state: RolloutState) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model_name": state.model_name,
-        "applicable": bool(applicable),
+        "applicable": applicable,
         "reason": reason,
         "verdict": None if analysis is None else str(analysis.verdict),
         "false_alarm_ratio": None if analysis is None else analysis.false_alarm_ratio,
         "metrics": [_measured(metric) for metric in compared],
+        "watch": watched,
+    }
+
+
+def _watch(drift: DriftFindings | None) -> dict[str, Any]:
+    """Say what live traffic was against the candidate's own baseline, or that nobody looked."""
+    if drift is None:
+        return {
+            "applicable": False,
+            "reason": "not applicable: drift was not watched, or nothing could be measured",
+        }
+    return {
+        "applicable": bool(drift.columns),
+        "verdict": str(drift.verdict) if drift.columns else None,
+        "reason": drift.reason if drift.columns else f"not applicable: {drift.reason}",
+        "mode": drift.mode,
+        "is_shared": drift.is_shared,
+        "baseline_digest": drift.baseline_digest,
+        "statistic": "kolmogorov-smirnov",
+        "method": "e-process",
+        "false_alarm_ratio": drift.false_alarm_ratio,
+        "min_samples": drift.min_samples,
+        "min_distance": drift.min_distance,
+        "window_number": drift.window_number,
+        "columns": [
+            {
+                "name": column.name,
+                "kind": column.kind,
+                "verdict": str(column.verdict),
+                "distance": column.distance,
+                "tolerance": column.tolerance,
+                "e_value": column.e_value,
+                "threshold": column.threshold,
+                "sample_count": column.sample_count,
+                "baseline_count": column.baseline_count,
+                "reason": column.reason,
+            }
+            for column in drift.columns
+        ],
     }
 
 

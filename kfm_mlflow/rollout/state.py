@@ -18,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.rollout.analysis import Analysis, Memory
+from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
+from kfm_mlflow.rollout.traffic_events import TrafficEvent  # noqa: TC001 - the journal reads it
 
 SCHEMA_VERSION = "1"
 
@@ -43,7 +45,7 @@ RESTING = frozenset({Phase.IDLE, Phase.SUCCEEDED, Phase.ROLLED_BACK})
 """No rollout is under way: traffic follows production."""
 
 UNWINDING = frozenset({Phase.ABORTING, Phase.ROLLBACK_FAILED})
-"""The candidate was given up; failed means: later than allowed, loud, and still trying."""
+"""The candidate was given up; failed means: loud, and still trying, or with no way back at all."""
 
 BEFORE_PROMOTION = frozenset(
     {Phase.PENDING, Phase.DEPLOYING, Phase.CANARY, Phase.AWAITING_ADMISSION, Phase.PAUSED}
@@ -66,6 +68,13 @@ class Trigger(StrEnum):
     NO_TARGET = "no-rollback-target"
     REGISTRY = "registry"
     TELEMETRY = "telemetry-gap"
+    DRIFT = "drift"
+    VALIDATION = "validation"
+    XAI = "xai"
+
+
+NEVER_SERVES = frozenset({Trigger.VETO, Trigger.SOVEREIGNTY, Trigger.INTEGRITY})
+"""What takes a version's traffic away even when nothing can take its place."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,10 @@ class RolloutState:
             two looks counts for a minute at most, so neither a clock that jumps nor a controller
             that was away shortens a pause or the watch.
         blind_since: Since when nothing could be measured; None while something can.
+        overtaken: Canary of the registry when an operator's rollback began. Should the rollback
+            fail, it waits for a new decision.
+        excused: Digest of the validation whose findings an operator took as they are.
+        traffic: What was done to traffic since the rollout began, the newest last.
     """
 
     model_name: str
@@ -144,6 +157,9 @@ class RolloutState:
     looked_at: datetime | None = None
     watched_s: float = 0.0
     blind_since: datetime | None = None
+    overtaken: int | None = None
+    excused: str = ""
+    traffic: tuple[TrafficEvent, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the journal's JSON value."""
@@ -151,12 +167,13 @@ class RolloutState:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> RolloutState:
-        """Read a journal entry.
+        """Read a journal entry; what it tells people beside the state is left alone.
 
         Raises:
             EvidenceError: It is not one, or of another schema version.
         """
         fields = dict(value)
+        fields.pop(NARRATIVE_KEY, None)
         version = fields.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise EvidenceError(f"schema_version {version!r} is not '1'", where="rollout journal")

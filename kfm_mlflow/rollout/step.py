@@ -17,6 +17,7 @@ Rules kept here:
 6. A new production version is watched, and still given up, until the watch has passed; it goes on
    for as long as there are too few answers to say anything.
 7. A measurement that is broken for too long gives the candidate up.
+8. An operator's rollback is obeyed in every phase, at rest included.
 
 It neither sleeps nor calls anything; ``now`` is a parameter.
 """
@@ -36,7 +37,8 @@ from kfm_mlflow.policy.steps import (
     Step,
 )
 from kfm_mlflow.rollout.actions import Deploy, Promote, PublishVerdict
-from kfm_mlflow.rollout.interrupt import follow_registry, note_blindness, obey, stop
+from kfm_mlflow.rollout.interrupt import follow_registry, note_blindness, stop
+from kfm_mlflow.rollout.orders import drop_order, obey, roll_back
 from kfm_mlflow.rollout.state import RESTING, UNWINDING, Phase, RolloutState, Trigger
 from kfm_mlflow.rollout.transitions import (
     Outcome,
@@ -73,8 +75,12 @@ def step(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: date
         carry them out. No actions and an equal state mean: nothing to do now.
     """
     state = keep_time(state, now)
+    ordered = roll_back(plan, state, inputs, now)
+    if ordered is not None:
+        # What the registry says of the target is not known yet; the next round asks.
+        return ordered, ()
     if state.phase in RESTING:
-        return rest(plan, state, inputs, now)
+        return rest(plan, drop_order(state, inputs), inputs, now)
     if state.phase in UNWINDING:
         return unwind(plan, state, inputs, now)
     state = note_blindness(state, inputs, now)

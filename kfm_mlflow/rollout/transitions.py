@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from kfm_mlflow.rollout.actions import Action, SetSplit
 from kfm_mlflow.rollout.analysis import Memory
-from kfm_mlflow.rollout.state import RESTING, AskedSplit, Phase, RolloutState, Trigger
+from kfm_mlflow.rollout.state import (
+    RESTING,
+    UNWINDING,
+    AskedSplit,
+    Phase,
+    RolloutState,
+    Trigger,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,7 +45,7 @@ def keep_time(state: RolloutState, now: datetime) -> RolloutState:
         blind_since=None if state.blind_since is None else min(state.blind_since, now),
         retired_at={version: min(at, now) for version, at in state.retired_at.items()},
     )
-    if state.phase in RESTING:
+    if state.phase in RESTING or state.phase in UNWINDING:
         return state
     gap_s = elapsed_s(state.looked_at or state.step_entered_at, now)
     watched_s = state.watched_s + min(max(gap_s, 0.0), MAX_LOOK_GAP_S)
@@ -78,6 +85,7 @@ def begin(
         order_id=state.order_id,
         retired_at=state.retired_at,
         reason=reason,
+        excused=state.excused,
     )
 
 
@@ -131,6 +139,13 @@ def give_up(state: RolloutState, trigger: Trigger, reason: str, now: datetime) -
         registry_restored_at=None,
         reports_written=False,
     )
+
+
+def fail_rollback(state: RolloutState, why: str, now: datetime) -> RolloutState:
+    """Give a rollback's target up: what is at Production stays, until somebody decides."""
+    reason = f"{state.reason}; v{state.stable} does not come back: {why}"
+    failed = enter(state, Phase.ROLLBACK_FAILED, now, reason=reason)
+    return replace(failed, stable=None, reports_written=False, traffic_restored_at=None)
 
 
 def is_routed(

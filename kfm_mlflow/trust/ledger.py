@@ -24,8 +24,9 @@ MOVED = "moved"
 REFUSED = "refused"
 POLICY = "policy"
 EQUIVOCATION = "equivocation"
-"""Kinds of rows: decisions, allowed and refused, changes of the policy they rest on, and council
-members found to contradict themselves."""
+ROLLOUT_ORDER = "rollout-order"
+"""Kinds of rows: decisions, allowed and refused, changes of the policy they rest on, council
+members found to contradict themselves, and what operators ordered a rollout to do."""
 
 _CHAIN_FIELDS = frozenset({"prev_hash", "row_hash"})
 

@@ -25,6 +25,7 @@ from kfm_mlflow.trust.ledger import (
     MOVED,
     POLICY,
     REFUSED,
+    ROLLOUT_ORDER,
     LedgerFinding,
     link_problem,
 )
@@ -40,6 +41,7 @@ STATEMENTS = {
     REFUSED: "decision",
     POLICY: "policy",
     EQUIVOCATION: "equivocation",
+    ROLLOUT_ORDER: "rollout-order",
 }
 """Kind of a row -> kind of the statement in it."""
 

@@ -22,7 +22,15 @@ WORKSPACE_VARIABLE = "MLFLOW_WORKSPACE"
 MAX_KEY_LENGTH = 256
 """Characters that the database keeps of a key."""
 _OF_A_VERSION = frozenset(
-    {"vote", "canary-verdict", "rollback", "decision", "equivocation", "care-authority"}
+    {
+        "vote",
+        "canary-verdict",
+        "rollback",
+        "decision",
+        "equivocation",
+        "care-authority",
+        "rollout-order",
+    }
 )
 
 

@@ -35,6 +35,7 @@ KINDS = (
     "rollback",
     "policy",
     "equivocation",
+    "rollout-order",
     "care-screening",
     "care-authority",
     "stac-item",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfm_mlflow.errors import PlaneError
 
 if TYPE_CHECKING:
+    from kfm_mlflow.monitor.spans import SpanOptions
     from kfm_mlflow.rollout.plane import MaskingOrder
 
 _POLL_S = 0.05
@@ -22,10 +23,26 @@ _ERROR_LINE = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): (.+)$")
 
 
 def statuses() -> dict[str, Any]:
-    """Return application name -> its status in Serve."""
+    """Return application name -> its status in Serve.
+
+    Raises:
+        PlaneError: The cluster, or Serve in it, does not answer.
+    """
+    import ray
     from ray import serve
 
-    return dict(serve.status().applications)
+    if not ray.is_initialized():  # or Serve starts a cluster of its own without a word
+        raise PlaneError(
+            "this process is not connected to Ray",
+            remedy="start a cluster with kfm_serving.cluster.start_local, or attach to one",
+        )
+    try:
+        return dict(serve.status().applications)
+    except Exception as exc:  # Ray has a dozen ways to lose a cluster, of no common root
+        raise PlaneError(
+            f"the cluster does not answer ({error_text(str(exc)) or type(exc).__name__})",
+            remedy="look at `ray status`; a cluster that is back is joined again",
+        ) from exc
 
 
 def handle(app: str) -> Any:
@@ -110,11 +127,15 @@ def build_replica(
         graceful_shutdown_timeout_s=10,
         ray_actor_options={"num_cpus": 0, "num_gpus": gpu_share},
     )
-    return deployment.bind(release_dir, digest, masking)
+    return deployment.bind(release_dir, digest, masking, gpu_share=gpu_share)
 
 
 def build_router(
-    model_name: str, route_prefix: str, deadlines_s: tuple[float, float], replica_count: int
+    model_name: str,
+    route_prefix: str,
+    deadlines_s: tuple[float, float],
+    replica_count: int,
+    spans: SpanOptions | None = None,
 ) -> Any:
     """Describe the application that splits a model's traffic.
 
@@ -123,6 +144,7 @@ def build_router(
         route_prefix: Path under which Serve mounts it.
         deadlines_s: How long the stable release, and a canary, may take to answer.
         replica_count: Router processes.
+        spans: Which spans they keep; None keeps none.
     """
     from ray import serve
 
@@ -141,7 +163,7 @@ def build_router(
         # Without one, Serve does not call `reconfigure` at a start.
         user_config={"schema_version": "1"},
     )
-    return deployment.bind(model_name, route_prefix, *deadlines_s)
+    return deployment.bind(model_name, route_prefix, *deadlines_s, spans=spans)
 
 
 def error_text(text: str) -> str:

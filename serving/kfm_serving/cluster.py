@@ -130,6 +130,28 @@ def attach(address: str, *, port: int, host: str = "0.0.0.0") -> Iterator[None]:
         ray.shutdown()
 
 
+def reattach(address: str, *, port: int, host: str) -> None:
+    """Leave a cluster that is gone, and join the one that runs at its address now.
+
+    Ray takes a head that was restarted for a stranger, and refuses every call of whoever was
+    attached to the one before, for good.
+
+    Args:
+        address: As in :func:`attach`, like the others.
+        port: Port of Serve's proxies.
+        host: Address that they bind.
+
+    Raises:
+        PlaneError: There is no cluster yet.
+    """
+    _check_reachable(address)
+    ray, serve = _import_ray()
+    ray.shutdown()
+    serve.context._set_global_client(None)  # noqa: SLF001 it outlives ray.shutdown, and no public call drops it
+    _init(ray, address=address)
+    _start_serve(serve, host, port)
+
+
 @functools.cache
 def _process_token() -> str:
     """Return one token for all clusters of this process; Ray reads it once and keeps it."""

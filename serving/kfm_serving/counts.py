@@ -7,10 +7,12 @@ report taken twice counts once, because reports are kept by (replica, epoch).
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.rollout.counts import add_bins
 from kfm_mlflow.rollout.plane import ArmCounts
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class ArmTally:
     masked_count: int = 0
     withheld_count: int = 0
     mask_failure_count: int = 0
+    dropped_count: int = 0
+    bin_counts: dict[str, list[int]] = field(default_factory=dict)
 
     def add_answer(
         self, latency_ms: float, statistics: Mapping[str, float], bands: Mapping[str, Band]
@@ -49,6 +53,13 @@ class ArmTally:
             self.measured_count[name] = self.measured_count.get(name, 0) + 1
             if not band.low <= value <= band.high:
                 self.outside_count[name] = self.outside_count.get(name, 0) + 1
+
+    def add_bins(self, bins: Mapping[str, int]) -> None:
+        """Count where an answer, counted otherwise, lies in its release's drift baseline."""
+        for name, place in bins.items():
+            counts = self.bin_counts.setdefault(name, [])
+            counts.extend([0] * (place + 1 - len(counts)))
+            counts[place] += 1
 
     def add_masking(self, masking: Masking) -> None:
         """Count what masking did to an answer that is counted otherwise, too."""
@@ -68,6 +79,10 @@ class ArmTally:
         if latency_ms is not None:
             self._add_latency(latency_ms)
 
+    def add_dropped(self) -> None:
+        """Count a copy that was not sent: neither a request nor evidence."""
+        self.dropped_count += 1
+
     def _add_latency(self, latency_ms: float) -> None:
         slot = bisect.bisect_left(LATENCY_BOUNDS_MS, latency_ms)
         self.latency_counts[min(slot, len(LATENCY_BOUNDS_MS) - 1)] += 1
@@ -83,6 +98,8 @@ class ArmTally:
             "masked_count": self.masked_count,
             "withheld_count": self.withheld_count,
             "mask_failure_count": self.mask_failure_count,
+            "dropped_count": self.dropped_count,
+            "bin_counts": {name: list(counts) for name, counts in self.bin_counts.items()},
         }
 
 
@@ -104,6 +121,8 @@ def merge_tallies(tallies: Iterable[Mapping[str, Any]]) -> ArmCounts:
         masked_count=sum(t["masked_count"] for t in listed),
         withheld_count=sum(t["withheld_count"] for t in listed),
         mask_failure_count=sum(t["mask_failure_count"] for t in listed),
+        dropped_count=sum(t["dropped_count"] for t in listed),
+        bin_counts=functools.reduce(add_bins, (t["bin_counts"] for t in listed), {}),
     )
 
 

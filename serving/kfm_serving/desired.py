@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from kfm_mlflow.canonical import canonical_bytes, parse_json
 from kfm_mlflow.errors import PlaneError
+from kfm_mlflow.monitor.drift_bins import Columns
 from kfm_mlflow.rollout.plane import Band, Split
 from kfm_serving.names import model_slug
 
@@ -40,13 +41,14 @@ class DesiredSplit(_Record):
     """A split, and which deployment of each version it means.
 
     Attributes:
-        generation: As in :class:`~kfm_mlflow.rollout.plane.Split`, like the next four.
+        generation: As in :class:`~kfm_mlflow.rollout.plane.Split`, like the next five.
         stable: Version.
         canary: Version.
         canary_ratio: Share, 0..1.
+        mirror_ratio: Share that is copied, 0..1.
         bands: Response statistic -> (low, high).
-        deployment_ids: Version that gets requests -> deployment id. A version that was removed
-            and deployed again is another deployment, with its own handle and counts.
+        deployment_ids: Version that gets requests or copies -> deployment id. A version that was
+            removed and deployed again is another deployment, with its own handle and counts.
     """
 
     generation: int
@@ -55,6 +57,7 @@ class DesiredSplit(_Record):
     canary_ratio: float
     bands: dict[str, tuple[float, float]]
     deployment_ids: dict[int, str]
+    mirror_ratio: float = 0.0
 
     @classmethod
     def from_split(cls, split: Split, deployment_ids: Mapping[int, str]) -> DesiredSplit:
@@ -66,6 +69,7 @@ class DesiredSplit(_Record):
             canary_ratio=split.canary_ratio,
             bands={name: (band.low, band.high) for name, band in split.bands.items()},
             deployment_ids=dict(deployment_ids),
+            mirror_ratio=split.mirror_ratio,
         )
 
     def to_split(self) -> Split:
@@ -76,6 +80,7 @@ class DesiredSplit(_Record):
             canary=self.canary,
             canary_ratio=self.canary_ratio,
             bands={name: Band(low, high) for name, (low, high) in self.bands.items()},
+            mirror_ratio=self.mirror_ratio,
         )
 
 
@@ -85,11 +90,16 @@ class ReleaseRecord(_Record):
     Attributes:
         deployment_id: Unique for every call of ``deploy`` that started something.
         release_id: ``sha256:<hex>``.
+        seed: That the release declares; None without one.
+        baseline: What its drift baseline says about the columns that are counted; None without
+            one.
         is_up: False once removed; the record stays so that its counts can still be read.
     """
 
     deployment_id: str
     release_id: str
+    seed: int | None = None
+    baseline: Columns | None = None
     is_up: bool = True
 
 
@@ -102,8 +112,8 @@ class _Reports(_Record):
 
 
 def arms_of(split: Split) -> frozenset[int]:
-    """Return the versions that a split needs: the stable one, and a canary with a share."""
-    canary = split.canary if split.canary_ratio > 0 else None
+    """Return the versions that a split needs: the stable one, and a canary that is asked at all."""
+    canary = split.canary if max(split.canary_ratio, split.mirror_ratio) > 0 else None
     return frozenset(version for version in (split.stable, canary) if version is not None)
 
 

@@ -19,20 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import digest_file
 from kfm_mlflow.errors import EvidenceError, InputError, PlaneError
+from kfm_mlflow.monitor.drift_bins import load_bins
 from kfm_mlflow.rollout.plane import ArmCounts, Observation
 from kfm_serving import applications
 from kfm_serving.counts import LATENCY_BOUNDS_MS, merge_tallies
 from kfm_serving.desired import DesiredSplit, DesiredState, ReleaseRecord, arms_of
 from kfm_serving.names import parse_release_app, release_app, router_app
+from kfm_serving.traces import declared_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kfm_mlflow.monitor.spans import SpanOptions
     from kfm_mlflow.rollout.plane import Deployable, Split
 
 _POLL_S = 0.05
 _ROUTER_START_S = 60.0
 _ACK_S = 10.0
+_FIRST_ACK_S = 2.0
 
 
 class PortablePlane:
@@ -54,6 +58,8 @@ class PortablePlane:
         deadline_s: float = 30.0,
         canary_deadline_s: float = 2.0,
         gpu_share: float = 0.0,
+        spans: SpanOptions | None = None,
+        reattach: Callable[[], None] | None = None,
     ) -> None:
         """Make a plane; nothing is started before the first ``deploy`` or ``set_split``.
 
@@ -66,6 +72,8 @@ class PortablePlane:
             deadline_s: How long the stable release may take to answer, 0..60.
             canary_deadline_s: How long a canary may take before the stable release answers.
             gpu_share: GPUs lent to each release, e.g. 0.5; 0 serves on the CPU.
+            spans: Which spans routers keep; None keeps none. A router that is up stays as it is.
+            reattach: Joins the cluster anew when it was lost; None stays with the error.
 
         Raises:
             InputError: A deadline is not within 0..60 s, or the prefix does not start with ``/``.
@@ -80,6 +88,8 @@ class PortablePlane:
         self._router_replicas = router_replicas
         self._deadlines_s = (deadline_s, min(canary_deadline_s, deadline_s))
         self._gpu_share = gpu_share
+        self._spans = spans
+        self._reattach = reattach
         self._router_app = router_app(model_name)
         self._state = DesiredState(model_name)
         self._router_handle: Any = None
@@ -128,11 +138,25 @@ class PortablePlane:
             ) from exc
 
     def deployed(self) -> frozenset[int]:
-        """Return the versions that are up and healthy."""
+        """Return the versions that are up and healthy.
+
+        A cluster that was restarted is joined again; then nothing is up.
+
+        Raises:
+            PlaneError: The cluster does not answer.
+        """
+        try:
+            statuses = applications.statuses()
+        except PlaneError:
+            if self._reattach is None:
+                raise
+            self._router_handle = None
+            self._reattach()
+            statuses = applications.statuses()
         records = self._state.read_releases()
         found = {
             parse_release_app(self._model_name, app)
-            for app, status in applications.statuses().items()
+            for app, status in statuses.items()
             if status.status == "RUNNING"
         }
         return frozenset(v for v in found if v is not None and v in records and records[v].is_up)
@@ -160,14 +184,8 @@ class PortablePlane:
 
         Raises:
             PlaneError: The generation is not newer (the same split again is no error), a version
-                of it is not deployed, a router did not acknowledge, or requests should be copied.
+                of it is not deployed, or a router did not acknowledge.
         """
-        if split.mirror_ratio:
-            raise PlaneError(
-                "this plane copies no requests",
-                where=self._model_name,
-                remedy="use a plan without setMirrorRoute",
-            )
         current = self._state.read_split()
         is_repeat = current is not None and current.to_split() == split
         if current is not None and not is_repeat and split.generation <= current.generation:
@@ -185,13 +203,12 @@ class PortablePlane:
                 where=self._model_name,
                 remedy="deploy it before giving it traffic",
             )
-        self._ensure_router()
+        if self._router_handle is None:
+            self._ensure_router()
         data = self._state.write_split(
             DesiredSplit.from_split(split, {v: records[v].deployment_id for v in arms})
         )
-        self._ask_routers(
-            "apply", data, until=lambda acks: all(g >= split.generation for g in acks)
-        )
+        self._broadcast_split(data, split.generation)
 
     def observe(self) -> Observation:
         """Return exact counts per version, merged over all routers, living and dead.
@@ -207,10 +224,12 @@ class PortablePlane:
         if reports != known:
             self._state.write_reports(reports)
         arms: dict[int, ArmCounts] = {}
-        for version, record in self._state.read_releases().items():
+        records = self._state.read_releases()
+        for version, record in records.items():
             tallies = (r["arms"].get(record.deployment_id) for r in reports.values())
             arms[version] = merge_tallies(t for t in tallies if t is not None)
-        return Observation(min(report["generation"] for report in fresh), arms)
+        baselines = {v: record.baseline for v, record in records.items() if record.baseline}
+        return Observation(min(report["generation"] for report in fresh), arms, baselines)
 
     def close(self) -> None:
         """Take down the router and every release of the model, and forget its state."""
@@ -250,6 +269,7 @@ class PortablePlane:
             digest = digest_file(release.release_dir / "model.onnx")
         except OSError as exc:
             raise EvidenceError(f"cannot be read ({exc.strerror})", where="model.onnx") from exc
+        bins = load_bins(release.release_dir)
         directory = str(release.release_dir.resolve())
         replica = applications.build_replica(directory, digest, self._gpu_share, release.masking)
         applications.start(app, replica)
@@ -258,6 +278,8 @@ class PortablePlane:
         record = ReleaseRecord(
             deployment_id=self._routed().get(release.version, uuid.uuid4().hex),
             release_id=release.release_id,
+            seed=declared_seed(release.release_dir),
+            baseline=None if bins is None else bins.known,
         )
         self._state.write_releases({**self._state.read_releases(), release.version: record})
 
@@ -268,7 +290,11 @@ class PortablePlane:
         if status is None or status.status == "DEPLOY_FAILED":
             self._router_handle = None
             router = applications.build_router(
-                self._model_name, self._route_prefix, self._deadlines_s, self._router_replicas
+                self._model_name,
+                self._route_prefix,
+                self._deadlines_s,
+                self._router_replicas,
+                self._spans,
             )
             applications.start(self._router_app, router, route_prefix=self._route_prefix)
         deadline_s = time.monotonic() + _ROUTER_START_S
@@ -290,11 +316,31 @@ class PortablePlane:
             time.sleep(_POLL_S)
         raise PlaneError("the router does not answer", where=self.url, remedy="check the port")
 
+    def _broadcast_split(self, data: bytes, generation: int) -> None:
+        """Have every running router apply a declared split.
+
+        Asking Serve how the routers are takes longer than telling them, so that comes second.
+        """
+
+        def have_it(generations: list[int]) -> bool:
+            return all(found >= generation for found in generations)
+
+        try:
+            self._ask_routers("apply", data, until=have_it, limit_s=_FIRST_ACK_S)
+        except PlaneError:
+            self._router_handle = None
+            self._ensure_router()
+            self._ask_routers("apply", data, until=have_it)
+
     def _ask_routers(
-        self, method: str, *args: Any, until: Callable[[list[Any]], bool] = bool
+        self,
+        method: str,
+        *args: Any,
+        until: Callable[[list[Any]], bool] = bool,
+        limit_s: float = _ACK_S,
     ) -> list[Any]:
         """Call every running router until at least one answers and the answers are enough."""
-        deadline_s = time.monotonic() + _ACK_S
+        deadline_s = time.monotonic() + limit_s
         failure: Exception | None = None
         while (left_s := deadline_s - time.monotonic()) > 0:
             try:

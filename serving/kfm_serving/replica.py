@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kfm_mlflow.monitor.drift_bins import load_bins
 from kfm_mlflow.monitor.statistics import response_statistics
 from kfm_serving.masking import AnswerMask
 from kfm_serving.scoring import (
@@ -22,7 +23,8 @@ from kfm_serving.scoring import (
     parse_request,
     write_predictions,
 )
-from kfm_serving.session import OnnxModel, answers_records
+from kfm_serving.session import OnnxModel, answers_records, choose_gpu
+from kfm_serving.watched import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +49,8 @@ class Answer:
         statistics: Response statistic -> value; empty when none was measured.
         masking: What became of the answer: ``none`` (shown as it is), ``masked`` (coarser, or with
             parts left out), ``withheld`` (refused), ``failed`` (masking itself went wrong).
+        masked_count: Places, texts and pixels that were changed.
+        bins: Column of the release's drift baseline -> bin; empty when it was seen before.
     """
 
     status: int
@@ -54,13 +58,20 @@ class Answer:
     fault: Literal["none", "client", "model"] = "none"
     statistics: Mapping[str, float] = field(default_factory=dict)
     masking: Masking = "none"
+    masked_count: int = 0
+    bins: Mapping[str, int] = field(default_factory=dict)
 
 
 class Replica:
     """One process that runs one release."""
 
     def __init__(
-        self, release_dir: str, model_digest: str, masking: MaskingOrder | None = None
+        self,
+        release_dir: str,
+        model_digest: str,
+        masking: MaskingOrder | None = None,
+        *,
+        gpu_share: float = 0.0,
     ) -> None:
         """Load the model, on the GPU when Ray lent this process one.
 
@@ -68,21 +79,25 @@ class Replica:
             release_dir: Directory of the release on this node.
             model_digest: ``sha256:<hex>`` that ``model.onnx`` must have.
             masking: By which regions answers are masked; None shows them as the model gives them.
+            gpu_share: GPUs that were asked of Ray for this process.
 
         Raises:
-            KfmError: The bytes are not the release's, cannot be loaded, or the GPU did not start;
-                or the regions cannot be read.
+            KfmError: The bytes are not the release's, cannot be loaded, or the GPU that was asked
+                for was not lent or did not start; or the regions cannot be read.
         """
         import ray
 
         directory = Path(release_dir)
         self._model = OnnxModel(
-            directory / "model.onnx", model_digest, wants_gpu=bool(ray.get_gpu_ids())
+            directory / "model.onnx",
+            model_digest,
+            wants_gpu=choose_gpu(gpu_share, ray.get_gpu_ids()),
         )
         mlmodel = directory / "MLmodel"
         text = mlmodel.read_text(encoding="utf-8") if mlmodel.exists() else ""
         self._as_records = answers_records(text, self._model.inputs)
         self._mask = None if masking is None else AnswerMask.load(directory, masking)
+        self._watched = Watched(load_bins(directory))
         # The event loop stays free for pings and health checks while a field is computed.
         self._threads = ThreadPoolExecutor(_THREAD_COUNT, thread_name_prefix="kfm-score")
 
@@ -102,18 +117,20 @@ class Replica:
         except ClientError as exc:
             return Answer(exc.status, error_body(exc.error_code, str(exc)), "client")
         try:
-            return self._answer(request)
+            return self._answer(request, body)
         except Exception as exc:  # noqa: BLE001 whatever a model raises is that model's error
             message = f"the model failed on a valid request ({type(exc).__name__})"
             return Answer(500, error_body("INTERNAL_ERROR", message), "model")
 
-    def _answer(self, request: ScoringRequest) -> Answer:
+    def _answer(self, request: ScoringRequest, asked: bytes) -> Answer:
         outputs = self._model.run(request.feeds)
+        self._model.check_shapes(request.feeds, outputs)
         as_records = request.is_table and self._as_records
         statistics = response_statistics(request.feeds, outputs)
         if self._mask is None:
             body = write_predictions(outputs, as_records=as_records)
-            return Answer(200, body, statistics=statistics)
+            bins = self._watched.place(asked, request.feeds, outputs)
+            return Answer(200, body, statistics=statistics, bins=bins)
         check_finite(outputs)
         masked = self._mask.mask(outputs)
         if masked.withheld:
@@ -122,4 +139,11 @@ class Replica:
             return Answer(WITHHELD_STATUS, body, masking=masking)
         body = write_predictions(masked.value, as_records=as_records)
         changed = masked.masked_count or masked.withheld_count
-        return Answer(200, body, statistics=statistics, masking="masked" if changed else "none")
+        return Answer(
+            200,
+            body,
+            statistics=statistics,
+            masking="masked" if changed else "none",
+            masked_count=masked.masked_count,
+            bins=self._watched.place(asked, request.feeds, outputs),
+        )

@@ -8,17 +8,21 @@ Rules kept here:
 3. A release's handle is warm before the release becomes visible.
 4. A failing, late or lost canary costs the client nothing: the stable release answers. A request
    lost with a replica is sent once more. Predictions are idempotent.
-5. First attempts are counted, once each, when they end; a client's own mistake never is.
+5. First attempts are counted, once each, when they end; a client's own mistake never is. What
+   only a canary calls a mistake, while the stable release answers it, is the canary's error.
+6. A copy for a mirrored canary is sent after the answer was found, and waited for by nobody. So
+   many may be under way; the rest is dropped, and counted as that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from kfm_mlflow.rollout.plane import Split
@@ -26,7 +30,8 @@ from kfm_serving.counts import ArmTally
 from kfm_serving.desired import DesiredSplit, DesiredState, parse_desired_split
 from kfm_serving.names import release_app
 from kfm_serving.scoring import error_body
-from kfm_serving.split import choose_version, request_key
+from kfm_serving.split import choose_version, request_key, wants_copy
+from kfm_serving.traces import RouterSpans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +39,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from kfm_mlflow.monitor.spans import SpanOptions
     from kfm_serving.replica import Answer
 
 _logger = logging.getLogger(__name__)
 
 REFRESH_PERIOD_S = 0.5
+MAX_COPIES = 8
+"""Copies that one router has under way: a canary that hangs holds no more bodies than this."""
 _WARM_DEADLINE_S = 5.0
 _RETRY_AFTER_S = 1
 
@@ -80,12 +88,28 @@ class Attempt:
             and self.answer.masking != "failed"
         )
 
+    @property
+    def blames_client(self) -> bool:
+        """True when the release calls the request a mistake."""
+        return self.answer is not None and self.answer.fault == "client"
+
+    def refuted(self) -> Attempt:
+        """Return the attempt as the release's own error: another one has answered the request."""
+        if self.answer is None:
+            return self
+        return replace(self, answer=replace(self.answer, fault="model"))
+
 
 class Router:
     """One router process of one registered model."""
 
     def __init__(
-        self, model_name: str, route_prefix: str, deadline_s: float, canary_deadline_s: float
+        self,
+        model_name: str,
+        route_prefix: str,
+        deadline_s: float,
+        canary_deadline_s: float,
+        spans: SpanOptions | None = None,
     ) -> None:
         """Make a router that answers nothing yet; ``reconfigure`` loads the split.
 
@@ -94,6 +118,7 @@ class Router:
             route_prefix: Path under which Serve mounts this application.
             deadline_s: How long the stable release may take.
             canary_deadline_s: How long a canary may take before the stable one answers.
+            spans: Which spans are kept of what was asked; None keeps none.
         """
         self._model_name = model_name
         self._prefix = route_prefix.rstrip("/")
@@ -102,9 +127,19 @@ class Router:
         self._state = DesiredState(model_name)
         self._snapshot = Snapshot(Split(generation=0, stable=None, canary=None, canary_ratio=0.0))
         self._tallies: dict[str, ArmTally] = {}
+        self._copies: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
         self._epoch = uuid.uuid4().hex
         self._refresher: asyncio.Task[None] | None = None
+        self._spans = None
+        if spans is not None:
+            self._spans = RouterSpans(model_name, self._state, spans, _replica_id())
+
+    def __del__(self) -> None:
+        """Export the spans that wait; Serve calls this when it stops a router on purpose."""
+        spans = getattr(self, "_spans", None)
+        if spans is not None:
+            spans.close()
 
     async def reconfigure(self, _config: object) -> None:
         """Load the newest split before the first request; Serve awaits this at every start."""
@@ -123,10 +158,11 @@ class Router:
 
     async def counts(self) -> dict[str, Any]:
         """Return what this process has counted since it started, per deployment."""
+        arms = {key: tally.to_dict() for key, tally in self._tallies.items()}
         return {
             "process": f"{_replica_id()}/{self._epoch}",
             "generation": self._snapshot.split.generation,
-            "arms": {key: tally.to_dict() for key, tally in self._tallies.items()},
+            "arms": arms if self._spans is None else self._spans.add_counts(arms),
         }
 
     async def __call__(self, request: Request) -> Response:
@@ -145,18 +181,25 @@ class Router:
         snapshot = self._snapshot
         body = await request.body()
         content_type = request.headers.get("content-type", "")
-        version = choose_version(snapshot.split, request_key(request.headers, body))
+        key = request_key(request.headers, body)
+        version = choose_version(snapshot.split, key)
         if version is None:
+            self._mirror(key, body, content_type, is_valid=False)
             return self._unavailable("no stable release is served yet; try again")
-        attempt = await self._attempt(snapshot, version, body, content_type)
-        self._count(snapshot, version, attempt)
-        if not attempt.is_good:
+        first = attempt = await self._attempt(snapshot, version, body, content_type)
+        if not first.blames_client:
+            self._count(snapshot, version, first)
+        if first.blames_client or not first.is_good:
             latest = self._snapshot
             second = version if latest.split.stable is None else latest.split.stable
-            if second != version or attempt.outcome == "lost":
+            if second != version or first.outcome == "lost":
                 again = await self._attempt(latest, second, body, content_type)
+                if first.blames_client and again.is_good and not again.blames_client:
+                    self._count(snapshot, version, first.refuted())
                 if again.answer is not None:
                     snapshot, version, attempt = latest, second, again
+        is_valid = attempt.is_good and not attempt.blames_client
+        self._mirror(key, body, content_type, is_valid=is_valid)
         if attempt.answer is None:
             return self._unavailable(f"release {version} did not answer; try again")
         return self._respond(
@@ -169,8 +212,11 @@ class Router:
         arm = snapshot.arms.get(version)
         if arm is None:
             return Attempt("lost", 0.0)
-        has_fallback = snapshot.split.stable not in (None, version)
-        deadline_s = self._canary_deadline_s if has_fallback else self._deadline_s
+        # A canary with a fall-back, and one that is only sent copies, is waited for less long.
+        split = snapshot.split
+        has_fallback = split.stable is not None or split.mirror_ratio > 0
+        is_canary = version != split.stable and has_fallback
+        deadline_s = self._canary_deadline_s if is_canary else self._deadline_s
         started_s = time.perf_counter()
         response = None
         try:
@@ -184,11 +230,42 @@ class Router:
             return Attempt("lost", _ms_since(started_s))
         return Attempt("answered", _ms_since(started_s), answer)
 
+    def _mirror(self, key: bytes, body: bytes, content_type: str, *, is_valid: bool) -> None:
+        """Send a copy to the canary of the split in force, if it is due; returns at once."""
+        snapshot = self._snapshot
+        if not wants_copy(snapshot.split, key) or snapshot.split.canary is None:
+            return
+        version = snapshot.split.canary
+        arm = snapshot.arms.get(version)
+        if arm is None:
+            return
+        if len(self._copies) >= MAX_COPIES:
+            self._tally(arm).add_dropped()
+            return
+        copy = self._score_copy(snapshot, version, body, content_type, is_valid=is_valid)
+        # In a context of its own: Serve takes down with a request what was begun in its context.
+        task = asyncio.create_task(copy, context=contextvars.Context())
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def _score_copy(
+        self, snapshot: Snapshot, version: int, body: bytes, content_type: str, *, is_valid: bool
+    ) -> None:
+        attempt = await self._attempt(snapshot, version, body, content_type)
+        if attempt.blames_client and is_valid:
+            attempt = attempt.refuted()
+        self._count(snapshot, version, attempt)
+
+    def _tally(self, arm: Arm) -> ArmTally:
+        return self._tallies.setdefault(arm.deployment_id, ArmTally())
+
     def _count(self, snapshot: Snapshot, version: int, attempt: Attempt) -> None:
         arm = snapshot.arms.get(version)
-        if arm is None or (attempt.answer is not None and attempt.answer.fault == "client"):
+        if arm is None or attempt.blames_client:
             return
-        tally = self._tallies.setdefault(arm.deployment_id, ArmTally())
+        if self._spans is not None:
+            self._spans.note(snapshot.split, version, arm.deployment_id, attempt)
+        tally = self._tally(arm)
         if attempt.answer is None:
             tally.add_error(None)
             return
@@ -197,6 +274,7 @@ class Router:
             tally.add_refusal(attempt.latency_ms)
         elif attempt.is_good:
             tally.add_answer(attempt.latency_ms, attempt.answer.statistics, snapshot.split.bands)
+            tally.add_bins(attempt.answer.bins)
         else:
             tally.add_error(attempt.latency_ms)
 

@@ -7,6 +7,7 @@ Rules kept here:
 2. The provider is chosen by what Ray lent to this process, never by onnxruntime's own lists,
    which name CUDA on machines without a GPU; and it is checked afterwards, because onnxruntime
    falls back to the CPU without an error.
+3. An answer has the shape that the model declares; onnxruntime only warns when it has not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kfm_mlflow.errors import EvidenceError, IntegrityError, PlaneError
 from kfm_serving.scoring import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,14 +59,80 @@ class OnnxModel:
             PlaneError: The wanted provider did not start.
         """
         self._session = _open_session(_read_verified(model_path, digest), wants_gpu=wants_gpu)
-        self.provider: str = self._session.get_providers()[0]
+        self.provider = check_provider(self._session.get_providers(), wants_gpu=wants_gpu)
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        # Inputs first: they fix the sizes of the named dimensions.
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._declared = tuple((node.name, tuple(node.shape)) for node in nodes if node.shape)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the model once; onnxruntime's own exception is the model's error."""
         names = [spec.name for spec in self.outputs]
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+    def check_shapes(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Hold the shapes of an answer against what the model declares.
+
+        A dimension with a name has one size wherever the name stands (ONNX IR specification,
+        "Static tensor shapes").
+
+        Raises:
+            ValueError: An output has another rank or size than declared.
+        """
+        arrays, sizes = {**outputs, **feeds}, dict[str, int]()
+        for name, dimensions in self._declared:
+            shape = arrays[name].shape
+            fits = len(shape) == len(dimensions) and all(
+                size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim or size)
+                for dim, size in zip(dimensions, shape, strict=True)
+            )
+            if not fits:
+                raise ValueError(f"{name!r} has shape {shape}, declared is {dimensions}")
+
+
+def choose_gpu(gpu_share: float, lent: Sequence[object]) -> bool:
+    """Tell whether a replica runs on a GPU.
+
+    Args:
+        gpu_share: GPUs that were asked for it.
+        lent: GPUs that Ray lent to its process.
+
+    Raises:
+        PlaneError: One was asked for and none was lent.
+    """
+    if gpu_share > 0 and not lent:
+        raise PlaneError(
+            "a GPU was asked for and none was lent to this process",
+            remedy="give the node's GPUs to Ray (`ray start --num-gpus`), or deploy without one",
+        )
+    return bool(lent)
+
+
+def check_provider(started: Sequence[str], *, wants_gpu: bool) -> str:
+    """Refuse a session that runs elsewhere than was asked for.
+
+    Args:
+        started: What the session says that it runs on, first choice first.
+        wants_gpu: It is to run on a GPU.
+
+    Returns:
+        The provider in use.
+
+    Raises:
+        PlaneError: It runs on another one, or on none.
+    """
+    wanted = _CUDA if wants_gpu else _CPU
+    found = started[0] if started else "nothing"
+    if found != wanted:
+        raise PlaneError(
+            f"onnxruntime started {found} instead of {wanted}",
+            where="model.onnx",
+            remedy="repair CUDA and cuDNN on this node, or deploy without a GPU",
+        )
+    return found
 
 
 def answers_records(mlmodel_text: str, inputs: tuple[TensorSpec, ...]) -> bool:
@@ -127,13 +194,6 @@ def _open_session(data: bytes, *, wants_gpu: bool) -> Any:
             where="model.onnx",
             remedy="export it again, with its weights inside the file",
         ) from exc
-    wanted = _CUDA if wants_gpu else _CPU
-    if session.get_providers()[0] != wanted:
-        raise PlaneError(
-            f"onnxruntime started {session.get_providers()[0]} instead of {wanted}",
-            where="model.onnx",
-            remedy="repair CUDA and cuDNN on this node, or deploy without a GPU",
-        )
     return session
 
 

@@ -1,7 +1,8 @@
 """The deterministic split: which arm a request goes to, from its key alone.
 
 Laws: the same key and share give the same arm on every router and after every restart; a key
-that is in the canary stays in it when the share grows; every key has exactly one arm.
+that is in the canary stays in it when the share grows; every key has exactly one arm. The keys
+whose requests are copied at a share are those that the canary would get at that share.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def bucket(key: bytes) -> int:
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") % BUCKET_COUNT
 
 
-def canary_bucket_count(canary_ratio: float) -> int:
-    """Return how many buckets the canary gets; the buckets below this number are its own."""
-    return round(canary_ratio * BUCKET_COUNT)
+def canary_bucket_count(ratio: float) -> int:
+    """Return how many buckets a share is; the buckets below this number are the canary's."""
+    return round(ratio * BUCKET_COUNT)
 
 
 def choose_version(split: Split, key: bytes) -> int | None:
@@ -58,3 +59,14 @@ def choose_version(split: Split, key: bytes) -> int | None:
     if split.canary is not None and bucket(key) < canary_bucket_count(split.canary_ratio):
         return split.canary
     return split.stable
+
+
+def wants_copy(split: Split, key: bytes) -> bool:
+    """Tell whether a request is also sent to the canary, its answer thrown away.
+
+    Args:
+        split: The split in force.
+        key: The request's key.
+    """
+    # The ratio first: where nothing is copied, nothing is hashed.
+    return split.mirror_ratio > 0 and bucket(key) < canary_bucket_count(split.mirror_ratio)

@@ -126,7 +126,19 @@ def make_policy(keys: Path, family: str = "climate") -> Policy:
 
 def make_validation(manifest: Manifest, key: Path, at: datetime = AT) -> bytes:
     claims = {
-        "metrics": {"nrmse": 0.1, "nmae": 0.1, "nbias": 0.0, "correlation": 0.99},
+        "metrics": {
+            "nrmse": 0.1,
+            "nmae": 0.1,
+            "nbias": 0.0,
+            "correlation": 0.99,
+            "pattern_correlation": 0.97,
+            "ssim": 0.95,
+            "nbias_p95": 0.0,
+            "nrmse_p95": 0.1,
+            "nbias_p99": 0.0,
+            "nrmse_p99": 0.1,
+            "amplification_p99": 1.0,
+        },
         "determinism": {"identical": True, "digest": manifest.release_id},
     }
     statement = build_statement(

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import rollout_drift
 from report import Row, Spread, spread_of
 
 from kfm_mlflow.rollout.sequential import Block, Sequential, update
@@ -196,7 +197,7 @@ def measure(size: str) -> list[Row]:
             STABLE_RATIO, times * STABLE_RATIO, runs=sizes.harm_runs, looks=sizes.looks
         )
         rows += _detection(times, found, sizes)
-    return rows
+    return rows + rollout_drift.measure(size)
 
 
 def _false_aborts(ratio: float, found: dict[str, Found], sizes: Sizes) -> list[Row]:

@@ -32,6 +32,7 @@ BENCHES = (
     "rollout_analysis",
     "transition",
     "serving",
+    "traffic",
 )
 
 
@@ -133,6 +134,11 @@ def _with_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list[Ro
 
         _tell("serving: router and canary, mlflow models serve, bare Ray Serve")
         rows += serving.measure(size, release_dir, work_dir)
+    if "traffic" in wanted:
+        import traffic
+
+        _tell("traffic: changed weights, verdicts and copies, on two routers")
+        rows += traffic.measure(size, release_dir, work_dir)
     return rows
 
 
@@ -145,7 +151,7 @@ def main() -> int:
     load_average, started_s = os.getloadavg()[0], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kfm-bench-") as folder:
         rows = _without_servers(wanted, options.size, Path(folder))
-        if {"transition", "serving"} & set(wanted):
+        if {"transition", "serving", "traffic"} & set(wanted):
             rows += _with_servers(wanted, options.size, Path(folder))
     table = write_table(
         rows, size=options.size, load_average=load_average, wall_s=time.monotonic() - started_s

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
 from registry.test_pages import contrast
 from registry.world import NAME, query
+from rollout.stories import journal_at
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 OLD_UI = "localStorage.setItem('_mlflow_user_setting_dismiss_next_model_registry_ui', 'true')"
+ROLLOUT = f"/kfm/models/{NAME}/rollout"
 PATHS = (
     "/kfm/",
     f"/kfm/models/{NAME}",
@@ -174,16 +177,24 @@ def test_every_page_fits_and_can_be_read_in_both_schemes(visit, site, width, sch
     page.set_viewport_size({"width": width, "height": 780})
     page.emulate_media(color_scheme=scheme)
     for path in PATHS:
-        assert page.goto(f"{site.url}{path}").status == 200
-        page.locator("summary").evaluate_all("all => all.forEach(one => one.click())")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        found = page.evaluate(_COLOURS)
-        assert found
-        for text, ground, sample in found:
-            assert contrast(text, ground) >= 4.5, (path, sample, text, ground)
-        dark = contrast(page.evaluate(_GROUND), "#000000") < 2
-        assert dark is (scheme == "dark")
+        fits_and_can_be_read(page, f"{site.url}{path}", scheme)
+    for phase in ("AwaitingAdmission", "RollbackFailed", "RolledBack"):
+        tell(site, phase)
+        fits_and_can_be_read(page, f"{site.url}{ROLLOUT}?live=off", scheme)
     assert not visit.complained
+
+
+def fits_and_can_be_read(page, address, scheme):
+    """Open a page and assert its width and the contrast of every text on it."""
+    assert page.goto(address).status == 200
+    page.locator("summary").evaluate_all("all => all.forEach(one => one.click())")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+    found = page.evaluate(_COLOURS)
+    assert found
+    for text, ground, sample in found:
+        assert contrast(text, ground) >= 4.5, (address, sample, text, ground)
+    dark = contrast(page.evaluate(_GROUND), "#000000") < 2
+    assert dark is (scheme == "dark")
 
 
 _HEX = """
@@ -264,6 +275,38 @@ def test_a_screen_reader_is_told_landmarks_tables_and_what_the_pictures_show(vis
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+# -- a rollout, as it goes -------------------------------------------------------------------------------
+
+
+def tell(site, phase):
+    """Write a journal that stands at a phase, as a controller would just now."""
+    path = f"/kfm/api/v1/models/{NAME}/rollout"
+    known = site.server.ask("GET", path).json()["generation"]
+    journal = journal_at(phase, now=datetime.now(UTC), model_name=NAME)
+    assert site.server.ask("PUT", path, json={"expected": known, "state": journal}).ok
+    return journal["narrative"]
+
+
+def test_a_rollout_is_followed_on_its_page_without_script_and_without_a_hand(visit, site):
+    waiting = tell(site, "AwaitingAdmission")
+    page = visit.context.new_page()
+    page.goto(f"{site.url}/kfm/models/{NAME}")
+    page.get_by_role("link", name="where it stands, and what comes next").click()
+    page.locator(".phase").get_by_text("AwaitingAdmission").wait_for()
+    said = page.locator("main").inner_text()
+    for words in (waiting["happening"], waiting["reason"], waiting["next"], "▶ now", "UTC (in "):
+        assert words in said
+    assert page.locator("script").count() == 0
+    page.evaluate("scrollTo(0, 300)")
+    failed = tell(site, "RollbackFailed")
+    page.locator(".phase").get_by_text("RollbackFailed").wait_for()
+    assert page.get_by_role("alert").get_by_text(failed["to_do"]).is_visible()
+    assert page.evaluate("scrollY") > 100  # the reader is not thrown back to the top
+    page.get_by_role("link", name="Hold it still").click()
+    page.get_by_text("This page is held still").wait_for()
+    assert not visit.complained
 
 
 def test_a_search_works_without_script(browser, visit, site):

@@ -88,7 +88,7 @@ def test_summary_and_report_are_written_and_logged_to_a_run(run, tmp_path, monke
     done = run(rows(), "--html", page, "--log-to", run_id, "--server", store)
     assert done.return_value == 0
     logged = sorted(f.path for f in client.list_artifacts(run_id, "drift"))
-    assert logged == ["drift/drift_report.html", "drift/drift_summary.json"]
+    assert logged == ["drift/drift_summary.json", "drift/report.html"]
     assert page.read_bytes().lstrip().startswith(b"<!DOCTYPE html>")
 
 

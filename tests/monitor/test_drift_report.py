@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.monitor.drift import check_drift
 from kfm_mlflow.monitor.drift_baseline import build_baseline
@@ -41,6 +42,7 @@ def test_evidently_gives_our_p_values_and_a_page_that_loads_nothing():
         )
         assert (summary.verdict, summary.method[-9:]) == (own.verdict, "evidently")
     assert html is not None
+    assert summary.to_dict()["inputs"]["report_digest"] == digest_bytes(html)
     assert b"block permutations, seed 0" in html
     assert remote_references(html) == []
     assert b"default-src 'none'" in html

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.stats import binom, ks_2samp
 
 from kfm_mlflow.monitor.drift_tests import (
-    binned_permutation_ks,
     block_permutation_ks,
     blocks_needed,
     holm,
@@ -51,15 +50,6 @@ def test_equal_values_give_equal_numbers_and_another_seed_gives_others():
     before, now = RNG.normal(size=40), RNG.normal(size=40) + 0.4
     assert ks(before, now, seed=3) == ks(before, now, seed=3)
     assert ks(before, now, seed=3).p_value != ks(before, now, seed=4, count=997).p_value
-
-
-def test_histograms_are_tested_as_the_rows_that_they_count():
-    before, now = RNG.integers(0, 6, 80), RNG.integers(1, 7, 60)
-    counts = [np.bincount(v, minlength=7) for v in (before, now)]
-    rows = ks(before.astype(float), now.astype(float), count=4999)
-    bins = binned_permutation_ks(*counts, permutation_count=4999, seed=1)
-    assert bins.distance == pytest.approx(rows.distance, abs=1e-12)
-    assert bins.p_value == pytest.approx(rows.p_value, abs=0.02)
 
 
 def test_holm_agrees_with_the_published_example():

@@ -11,10 +11,13 @@ from mlflow.server import handlers
 from werkzeug.serving import make_server
 
 from kfm_mlflow.registry import (  # noqa: F401 - they put routes on the API
+    authority_api,
     export_api,
+    lease_api,
     ledger_api,
     policy_api,
     prov_api,
+    rollout_orders_api,
 )
 from kfm_mlflow.registry.api import api
 
@@ -26,11 +29,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def listening(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve a registry's API, and give its URL."""
+def listening(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, *, with_mlflow: bool = False
+) -> Iterator[str]:
+    """Serve a registry's API, and MLflow's own if it is asked for, and give its URL."""
     monkeypatch.setattr(handlers, "_model_registry_store", registry.store)
     app = Flask("loopback")
     app.register_blueprint(api)
+    for path, view, methods in handlers.get_endpoints() if with_mlflow else ():
+        app.add_url_rule(path, view.__name__, view, methods=methods)
     server = make_server("127.0.0.1", 0, app)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

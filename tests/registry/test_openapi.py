@@ -12,7 +12,14 @@ from jsonschema import Draft202012Validator
 from mlflow.server import handlers
 from registry.world import COUNCIL, NAME
 
-from kfm_mlflow.registry import authority_api, export_api, ledger_api, policy_api  # noqa: F401 - routes of the API
+from kfm_mlflow.registry import (  # noqa: F401 - routes of the API
+    authority_api,
+    export_api,
+    lease_api,
+    ledger_api,
+    policy_api,
+    rollout_orders_api,
+)
 from kfm_mlflow.registry.api import api
 from kfm_mlflow.registry.openapi import OPERATIONS, PREFIX, build_openapi
 from kfm_mlflow.registry.pages import pages
@@ -90,6 +97,11 @@ REAL = [
     ("post", f"{V2}/moves", {"to": "production"}),
     ("get", f"/models/{NAME}/rollout", None),
     ("put", f"/models/{NAME}/rollout", {"expected": 0, "state": {"phase": "steady"}}),
+    ("get", f"/models/{NAME}/rollout/lease", None),
+    ("post", f"/models/{NAME}/rollout/lease", {"holder": "one", "ttl_s": 15}),
+    ("delete", f"/models/{NAME}/rollout/lease", {"holder": "one"}),
+    ("get", f"/models/{NAME}/rollout/orders", None),
+    ("post", f"/models/{NAME}/rollout/orders", {"order": "pause", "reason": "x"}),
     ("get", "/ledger", None),
     ("get", "/ledger?limit=1", None),
     ("get", "/ledger/head", None),
@@ -134,6 +146,14 @@ def test_real_answers_are_as_the_document_says(two, monkeypatch, method, path, b
         ("post", f"{V2}/attestations", {"payload": ""}, 400),
         ("post", "/votes", {"model_name": NAME}, 400),
         ("put", f"/models/{NAME}/rollout", {"expected": 5, "state": {}}, 409),
+        ("put", f"/models/{NAME}/rollout", {"expected": 0, "state": {}, "token": 1}, 409),
+        ("post", f"/models/{NAME}/rollout/lease", {"holder": "", "ttl_s": 15}, 400),
+        ("post", f"/models/{NAME}/rollout/lease", {"holder": "one", "ttl_s": 1e6}, 400),
+        ("post", "/models/none/rollout/lease", {"holder": "one", "ttl_s": 15}, 400),
+        ("delete", f"/models/{NAME}/rollout/lease", {}, 400),
+        ("post", f"/models/{NAME}/rollout/orders", {"order": "pause"}, 400),
+        ("post", f"/models/{NAME}/rollout/orders", {"order": "rollback", "reason": "x"}, 409),
+        ("get", f"{V2}/check?to=production&restores=true", None, 400),
         ("get", "/ledger?version=x", None, 400),
         ("get", "/policies/none", None, 400),
     ],

@@ -107,7 +107,9 @@ def restored(state: State, version: int, back: int) -> State:
     """Return what taking down Production for a former one must lead to."""
     if version == back or state.level(version) is not PRODUCTION or back not in state.served:
         return state
-    return state.placed({version: CANDIDATE, back: PRODUCTION}, rows=2)
+    after = state.placed({version: CANDIDATE, back: PRODUCTION}, rows=2)
+    # What was taken down comes back by a new admission only.
+    return replace(after, served=after.served - {version})
 
 
 @dataclass(frozen=True)

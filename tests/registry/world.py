@@ -61,7 +61,19 @@ AT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 """When the releases were validated; the in-process registries start one hour later."""
 COUNCIL = ("council-ann", "council-bea", "council-cyd", "council-dee-indigenous-representative")
 KEYS = ("trainer", "validator", "controller", "foreign", "registry", *COUNCIL)
-GOOD_METRICS = {"nrmse": 0.1, "nmae": 0.08, "nbias": 0.001, "correlation": 0.99}
+GOOD_METRICS = {
+    "nrmse": 0.1,
+    "nmae": 0.08,
+    "nbias": 0.001,
+    "correlation": 0.99,
+    "pattern_correlation": 0.97,
+    "ssim": 0.95,
+    "nbias_p95": -0.01,
+    "nrmse_p95": 0.1,
+    "nbias_p99": -0.02,
+    "nrmse_p99": 0.12,
+    "amplification_p99": 0.99,
+}
 BOTH = ("sqlite", "postgresql")
 """What ``database_kind`` is parametrised with by tests that run on both databases."""
 SERVES = "_MLFLOW_SERVER_SERVE_ARTIFACTS"
@@ -425,6 +437,7 @@ REGISTRY_TABLES = (
     "kfm_outbox",
     "kfm_attestation",
     "kfm_journal",
+    "kfm_rollout_lease",
     "kfm_registration",
     "kfm_permit",
 )

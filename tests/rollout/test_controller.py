@@ -1,7 +1,9 @@
 """The controller's loop on fakes that keep the real promises."""
 
 import pytest
-from rollout.simulator import Fuse, Quality, World, build_plan
+from rollout.simulated_plane import Quality
+from rollout.simulated_registry import Fuse
+from rollout.simulator import World, build_plan
 
 from kfm_mlflow.errors import ConflictError, StorageError
 from kfm_mlflow.rollout.plane import ArmCounts
@@ -164,14 +166,46 @@ def test_harm_seen_after_promotion_restores_production_and_traffic():
     assert world.registry.reports[2]["rollback_report.json"]["observations"]["was_promoted"]
 
 
-def test_first_release_that_turns_bad_at_production_is_taken_off_it():
-    world = World(production=None, canary=1, plan=build_plan(postPromotionWatch_s=20))
+def first_release_at_production(**changes):
+    world = World(production=None, canary=1, plan=build_plan(postPromotionWatch_s=20), **changes)
     while world.plane.split.stable != 1:
         world.tick()
+    return world
+
+
+def test_first_release_that_turns_bad_at_production_has_nothing_to_go_back_to_and_says_so():
+    """The registry lets Production go for a successor only, so traffic stays where it is."""
+    world = first_release_at_production()
     world.plane.quality[1] = Quality(error_ratio=0.5)
     state = world.run_to_rest()
-    assert (state.phase, world.registry.held.production) == (Phase.ROLLED_BACK, None)
-    assert (world.plane.split.stable, world.plane.split.canary) == (None, None)
+    assert (state.phase, state.trigger) == (Phase.ROLLBACK_FAILED, Trigger.ANALYSIS)
+    assert "there is nothing to go back to" in state.reason
+    assert (world.registry.held.production, world.plane.split.stable) == (1, 1)
+    assert world.registry.reports[1]["rollback_report.json"]["restored_version"] is None
+    assert world.errors == []
+
+
+def test_repair_of_a_first_release_that_turned_bad_gets_through():
+    world = first_release_at_production()
+    world.plane.quality[1] = Quality(error_ratio=0.5)
+    world.run_to_rest()
+    world.registry.set_levels(production=1, canary=2)
+    assert world.run_to_rest().phase is Phase.SUCCEEDED
+    assert (world.registry.held.production, world.plane.split.stable) == (2, 2)
+
+
+def test_first_release_that_may_not_be_served_loses_its_traffic_though_not_its_level():
+    world = first_release_at_production()
+    world.registry.vetoed.add(1)
+    state = world.run_to_rest()
+    assert (state.phase, state.trigger) == (Phase.ROLLBACK_FAILED, Trigger.VETO)
+    assert (world.registry.held.production, world.plane.split.stable) == (1, None)
+    world.registry.set_levels(production=1, canary=2)
+    world.run(5)
+    assert world.plane.split.stable is None, "as the stable release it would have traffic again"
+    world.registry.recalls[1] = "its authority vetoed"
+    world.tick()
+    assert world.registry.held.production is None
 
 
 def test_person_who_moves_production_back_while_it_soaks_is_followed():

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from rollout.simulator import build_plan
+from rollout.simulator import World, build_plan
 
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.load import load_policies
-from kfm_mlflow.rollout.actions import SetSplit
+from kfm_mlflow.rollout.actions import Deploy, SetSplit
 from kfm_mlflow.rollout.analysis import Memory, analyse
 from kfm_mlflow.rollout.counts import find_fault, minus, plus
 from kfm_mlflow.rollout.inputs import Levels, StepInputs
@@ -81,6 +81,81 @@ def test_in_every_phase_traffic_goes_back_with_trigger_sovereignty(phase):
     assert decided.reason == "masking: masking failed in 1 of 500 requests"
     assert isinstance(actions[0], SetSplit)
     assert (actions[0].stable, actions[0].canary) == (1, None)
+
+
+def fail_to_mask(world, version, count):
+    """Have a version go wrong in masking; its other counters go on."""
+    arm = world.plane._counts[version]
+    world.plane.lie(version, replace(arm, mask_failure_count=count))
+
+
+@pytest.mark.parametrize("ending", [None, "restart"])
+def test_failure_of_production_at_rest_brings_its_former_version_back(ending):
+    world = World(production=1, canary=2)
+    assert world.run_to_rest().phase is Phase.SUCCEEDED
+    if ending == "restart":
+        world.controller = world.start_controller()
+        world.clock.sleep(60)
+    fail_to_mask(world, 2, 1)
+    state = world.run_to_rest()
+    assert (state.phase, state.trigger) == (Phase.ROLLED_BACK, Trigger.SOVEREIGNTY)
+    assert state.reason.startswith("at rest, masking: masking failed in 1 of ")
+    assert (world.registry.held.production, world.plane.split.stable) == (1, 1)
+    conflict = world.registry.reports[2]["sovereignty_conflict.json"]
+    assert [found["kind"] for found in conflict["conflicts"]] == ["masking"]
+    assert conflict["masking"]["failure_count"] == 1
+    assert world.violations == []
+
+
+def test_failure_at_rest_takes_the_traffic_away_before_the_former_version_is_up():
+    state = RolloutState(
+        *("m", Phase.SUCCEEDED, NOW, NOW),
+        candidate=2,
+        stable=1,
+        split=AskedSplit(2, None, 0.0, 5),
+        promoted=True,
+    )
+    facts = StepInputs(
+        levels=Levels(2, None, 9),
+        deployed=frozenset({2}),
+        applied_generation=5,
+        analysis=judge(BAD)[0],
+    )
+    _, actions = step(PLAN, state, facts, NOW)
+    assert [type(action) for action in actions] == [SetSplit, Deploy]
+    assert (actions[0].stable, actions[1].version) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("levels", "version"),
+    [({"production": None, "canary": 1}, 1), ({"production": 1}, 1)],
+    ids=["a first release that succeeded", "a production that no rollout brought"],
+)
+def test_failure_at_rest_without_a_former_version_recalls_nothing_and_is_said_once(levels, version):
+    world = World(**levels)
+    world.run_to_rest()
+    fail_to_mask(world, version, 1)
+    said = world.run_to_rest()
+    assert "no former version is known to go back to" in said.reason
+    assert said.trigger is None
+    assert (world.registry.held.production, world.plane.split.stable) == (version, version)
+    fail_to_mask(world, version, 7)
+    assert world.run_to_rest() == said
+    world.registry.set_levels(production=version, canary=version + 1)
+    assert world.run_to_rest().phase is Phase.SUCCEEDED, "a repair may begin"
+    assert world.registry.held.production == version + 1
+    assert world.violations == []
+
+
+def test_what_came_back_has_no_former_version_that_failed_before_it():
+    world = World(production=1, canary=2)
+    world.run_to_rest()
+    fail_to_mask(world, 2, 1)
+    world.run_to_rest()
+    fail_to_mask(world, 1, 1)
+    state = world.run_to_rest()
+    assert world.registry.held.production == 1
+    assert "no former version is known" in state.reason
 
 
 @pytest.mark.parametrize("name", ["masked_count", "withheld_count", "mask_failure_count"])

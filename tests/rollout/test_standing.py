@@ -1,7 +1,8 @@
 """What may no longer be served is taken off traffic and level within one pass, kept or killed."""
 
 import pytest
-from rollout.simulator import Fuse, World
+from rollout.simulated_registry import Fuse
+from rollout.simulator import World
 
 from kfm_mlflow.rollout.state import Phase, Trigger
 

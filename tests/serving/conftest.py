@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from serving.driving import Client
 
 from kfm_mlflow.rollout.plane import Band, Deployable, Split
 from kfm_serving.cluster import free_port, start_local
@@ -54,11 +55,15 @@ class Fleet:
         """Make a release and serve it."""
         self.plane.deploy(self.release(version, make), timeout_s=timeout_s)
 
-    def split(self, stable, canary=None, ratio=0.0):
+    def split(self, stable, canary=None, ratio=0.0, *, copied=0.0):
         """Set and return a split of the next generation."""
-        split = Split(next(self.generations), stable, canary, ratio, BANDS)
+        split = Split(next(self.generations), stable, canary, ratio, BANDS, copied)
         self.plane.set_split(split)
         return split
+
+    def catch_up(self):
+        """Count generations on from where somebody else left the plane."""
+        self.generations = itertools.count(self.plane.observe().generation + 1)
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +76,10 @@ def fleet(serve_port, models, tmp_path_factory):
     yield fleet
     plane.close()
     assert plane.deployed() == frozenset()
+
+
+@pytest.fixture
+def client(serve_port, fleet):
+    client = Client(serve_port)
+    yield client
+    client.connection.close()

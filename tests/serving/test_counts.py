@@ -14,6 +14,7 @@ events = st.lists(
         st.tuples(st.just("good"), st.floats(0.01, 60_000), st.floats(-1, 2)),
         st.tuples(st.just("unmeasured"), st.floats(0.01, 60_000), st.none()),
         st.tuples(st.just("error"), st.none() | st.floats(0.01, 60_000), st.none()),
+        st.tuples(st.just("dropped"), st.none(), st.none()),
     )
 )
 
@@ -23,6 +24,8 @@ def tally(listed):
     for kind, latency_ms, value in listed:
         if kind == "error":
             arm.add_error(latency_ms)
+        elif kind == "dropped":
+            arm.add_dropped()
         else:
             arm.add_answer(latency_ms, {} if value is None else {"a": value, "b": 9.0}, BANDS)
     return arm.to_dict()
@@ -33,7 +36,8 @@ def test_every_count_is_the_number_of_events_of_its_kind(listed):
     counts = merge_tallies([tally(listed)])
     latencies = sorted(latency for _, latency, _ in listed if latency is not None)
     values = [value for kind, _, value in listed if kind == "good"]
-    assert counts.request_count == len(listed)
+    assert counts.dropped_count == sum(kind == "dropped" for kind, _, _ in listed)
+    assert counts.request_count == len(listed) - counts.dropped_count
     assert counts.error_count == sum(kind == "error" for kind, _, _ in listed)
     assert counts.measured_count == ({"a": len(values)} if values else {})
     assert counts.outside_count.get("a", 0) == sum(not 0 <= v <= 1 for v in values)

@@ -4,18 +4,15 @@ Each test sets the split that it needs, with the next generation, and compares c
 they were before it.
 """
 
-import contextlib
-import http.client
 import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 
-import psutil
 import pytest
+from serving.driving import Load, eventually, grown, kill_one, processes
 
 from kfm_mlflow.errors import InputError, PlaneError
 from kfm_mlflow.rollout.plane import Band, Deployable, Split
@@ -28,112 +25,7 @@ from kfm_serving.split import choose_version
 
 pytestmark = pytest.mark.ray
 
-BODY = json.dumps({"inputs": [[[[1.0, 2.0], [3.0, 4.0]]]]})
 DOUBLED, TRIPLED = [[[[2.0, 4.0], [6.0, 8.0]]]], [[[[3.0, 6.0], [9.0, 12.0]]]]
-
-
-class Client:
-    """One keep-alive connection."""
-
-    def __init__(self, port):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-
-    def send(self, method, path, body=None, **headers):
-        """Return status, headers and body of one request."""
-        named = {"Content-Type": "application/json"}
-        named |= {name.replace("_", "-"): value for name, value in headers.items()}
-        self.connection.request(method, path, body, named)
-        response = self.connection.getresponse()
-        return response.status, response.headers, response.read()
-
-    def score(self, key=None, body=BODY, **headers):
-        """Score one body under a key."""
-        if key is not None:
-            headers["X_KFM_Key"] = key
-        return self.send("POST", "/invocations", body, **headers)
-
-
-@pytest.fixture
-def client(serve_port, fleet):
-    client = Client(serve_port)
-    yield client
-    client.connection.close()
-
-
-class Load:
-    """Threads that score without a pause until the block ends; ``seen`` is what they got."""
-
-    def __init__(self, port, thread_count=3):
-        self.seen = Counter()
-        self.lock, self.stop, self.sent = threading.Lock(), threading.Event(), 0
-        self.progress = threading.Condition(self.lock)
-        self.threads = [
-            threading.Thread(target=self._run, args=(port, n)) for n in range(thread_count)
-        ]
-
-    def _run(self, port, number):
-        client, k = Client(port), 0
-        while not self.stop.is_set():
-            k += 1
-            try:
-                status, headers, _ = client.score(f"{number}/{k}")
-                found = (status, headers["X-KFM-Version"])
-            except (OSError, http.client.HTTPException) as exc:
-                found = (type(exc).__name__, None)
-                client = Client(port)
-            with self.progress:
-                self.seen[found] += 1
-                self.sent += 1
-                self.progress.notify_all()
-        client.connection.close()
-
-    def await_more(self, count):
-        """Wait until ``count`` more requests were answered."""
-        with self.progress:
-            goal = self.sent + count
-            assert self.progress.wait_for(lambda: self.sent >= goal, timeout=30)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
-
-
-def grown(before, after, version):
-    """Return how many requests and errors of a version came between two observations."""
-    a, b = before.arms[version], after.arms[version]
-    return b.request_count - a.request_count, b.error_count - a.error_count
-
-
-def processes(app):
-    """Return the processes of an application's replicas, by the title Ray gives them."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie counts as gone
-            if " ".join(process.cmdline()).startswith(f"ray::ServeReplica:{app}:"):
-                found.append(process)
-    return found
-
-
-def kill_one(app):
-    found = processes(app)
-    assert found
-    found[0].kill()
-    return found[0].pid
-
-
-def eventually(check, timeout_s=20):
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        if check():
-            return
-        threading.Event().wait(0.05)
-    pytest.fail("it did not happen in time")
 
 
 def test_before_a_first_stable_release_the_rest_is_told_to_come_back(fleet, client):
@@ -183,19 +75,34 @@ def test_the_same_body_goes_to_the_same_version_when_there_is_no_key(fleet, clie
     assert set(answers[0]) == {"1", "2"}
 
 
-def test_shifting_the_share_up_and_back_under_load_fails_no_request(fleet, serve_port):
+def test_a_whole_life_under_load_fails_no_request_and_counts_every_one(fleet, serve_port):
     fleet.split(1)
     before = fleet.plane.observe()
-    with Load(serve_port) as load:
-        for ratio in (0.1, 0.5, 1.0, 0.0):
-            started_s = time.perf_counter()
-            fleet.split(1, 2, ratio)
-            assert time.perf_counter() - started_s < 2.0
-            load.await_more(60)
+    with Load(serve_port, 2) as load:
+        fleet.deploy(6, lambda d: fleet.models.times(d, 3.4))
+        for ratio in (0.1, 0.5, 1.0):
+            fleet.split(1, 6, ratio)
+            load.await_more(40)
+        fleet.split(6)
+        load.await_more(20)
+        first_life = fleet.plane.observe()
+        first_seen = load.seen[200, "1"]
+        fleet.plane.remove(1)
+        load.await_more(20)
+        fleet.deploy(1, None)
+        fleet.split(1)
+        load.await_more(20)
+        six = fleet.plane.observe().arms[6]
+        fleet.plane.remove(6)
+        load.await_more(20)
     after = fleet.plane.observe()
-    assert set(load.seen) == {(200, "1"), (200, "2")}
-    assert grown(before, after, 1) == (load.seen[200, "1"], 0)
-    assert grown(before, after, 2) == (load.seen[200, "2"], 0)
+    assert set(load.seen) == {(200, "1"), (200, "6")}
+    assert grown(before, first_life, 1) == (first_seen, 0)
+    assert (six.request_count, six.error_count) == (load.seen[200, "6"], 0)
+    second_life = after.arms[1]
+    assert second_life.request_count == load.seen[200, "1"] - first_seen
+    assert second_life.error_count == 0
+    assert fleet.plane.deployed() == frozenset({1, 2})
 
 
 def test_a_second_plane_for_the_model_carries_on_with_its_state(fleet, serve_port):
@@ -393,21 +300,36 @@ def test_a_second_cluster_in_the_same_process_is_refused(fleet):
     assert fleet.plane.deployed() >= {1, 2}
 
 
-def test_another_process_attaches_and_reads_the_same_state(fleet, serve_port):
+def test_another_process_attaches_reads_the_same_state_and_joins_again_when_cut_off(
+    fleet, serve_port
+):
     import ray
 
     split = fleet.split(1, 2, 0.1)
     program = f"""if True:
-        from kfm_serving.cluster import attach
+        import ray
+        from kfm_mlflow.errors import PlaneError
+        from kfm_serving.cluster import attach, reattach
         from kfm_serving.portable import PortablePlane
-        with attach({ray.get_runtime_context().gcs_address!r}, port={serve_port}):
-            plane = PortablePlane({fleet.release(1).model_name!r}, port={serve_port})
+        address, port = {ray.get_runtime_context().gcs_address!r}, {serve_port}
+        name = {fleet.release(1).model_name!r}
+        with attach(address, port=port):
+            plane = PortablePlane(name, port=port)
             print(plane.observe().generation, sorted(plane.deployed()))
+            ray.shutdown()
+            try:
+                plane.deployed()
+            except PlaneError:
+                print("cut off")
+            again = lambda: reattach(address, port=port, host="127.0.0.1")
+            plane = PortablePlane(name, port=port, reattach=again)
+            print(sorted(plane.deployed()), plane.observe().generation)
     """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stdout.strip() == f"{split.generation} [1, 2]", done.stderr
+    expected = [f"{split.generation} [1, 2]", "cut off", f"[1, 2] {split.generation}"]
+    assert done.stdout.splitlines() == expected, done.stderr
     assert fleet.plane.deployed() >= {1, 2}
 
 

@@ -9,7 +9,7 @@ import pytest
 from kfm_mlflow.canonical import digest_file
 from kfm_mlflow.errors import EvidenceError, IntegrityError, PlaneError
 from kfm_serving.replica import Replica
-from kfm_serving.session import OnnxModel
+from kfm_serving.session import OnnxModel, check_provider, choose_gpu
 
 JSON = "application/json"
 ONE = [[[[1.5, 2.0], [3.0, 4.0]]]]
@@ -122,6 +122,50 @@ def test_an_answer_of_infinity_is_the_models_error(no_gpu, models, tmp_path):
     replica = load(models.times(tmp_path / "release", 3e38))
     answer = replica.score(json.dumps({"inputs": ONE}).encode(), JSON)
     assert (answer.status, answer.fault) == (500, "model")
+
+
+def test_an_answer_of_another_shape_than_declared_is_the_models_error(no_gpu, models, tmp_path):
+    replica = load(models.twice_the_rows(tmp_path / "release"))
+    answer = replica.score(json.dumps({"inputs": ONE}).encode(), JSON)
+    assert (answer.status, answer.fault, answer.statistics) == (500, "model", {})
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("started", "wants_gpu", "found"),
+    [
+        ([CUDA, CPU], True, CUDA),
+        ([CPU], False, CPU),
+        ([CPU], True, None),
+        (["TensorrtExecutionProvider", CUDA, CPU], True, None),
+        ([CUDA, CPU], False, None),
+        ([], True, None),
+    ],
+)
+def test_a_session_runs_where_it_was_asked_to_or_not_at_all(started, wants_gpu, found):
+    if found is not None:
+        assert check_provider(started, wants_gpu=wants_gpu) == found
+        return
+    with pytest.raises(PlaneError, match="instead of"):
+        check_provider(started, wants_gpu=wants_gpu)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 2.0])
+def test_a_gpu_is_used_when_lent_and_its_want_is_an_error_when_asked_for(share):
+    assert choose_gpu(share, [0])
+    if share:
+        with pytest.raises(PlaneError, match="none was lent"):
+            choose_gpu(share, [])
+    else:
+        assert not choose_gpu(share, [])
+
+
+def test_a_replica_that_asked_for_a_gpu_and_got_none_does_not_start(no_gpu, models, tmp_path):
+    directory = models.times(tmp_path / "release", 2)
+    with pytest.raises(PlaneError, match="none was lent"):
+        Replica(str(directory), digest_file(directory / "model.onnx"), gpu_share=0.5)
 
 
 def test_one_other_byte_is_refused_at_load(no_gpu, models, tmp_path):

@@ -10,8 +10,10 @@ Laws, looked at after every pass:
    reaches production only with one signed PASS for each analysis of the plan.
 2. No request goes to a release that was not verified, or is not up.
 3. Whenever the loop is idle, registry and traffic name the same releases.
-4. A release that was found bad is gone: it holds neither a level nor traffic in the end.
-5. The loop raises nothing but the product's own errors, and comes to rest once all is well again.
+4. A release that was found bad is gone: it holds neither a level nor traffic in the end. One that
+   the registry keeps at Production for want of another is called a failed rollback.
+5. Of several controllers one acts, and one that lost its lease without noticing changes nothing.
+6. The loop raises nothing but the product's own errors, and comes to rest once all is well again.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rollout.simulator import PLAN, Fuse, Killed, Quality, World, build_plan
+from rollout.simulated_plane import Quality
+from rollout.simulated_registry import LEASE_S, Fuse, Killed
+from rollout.simulator import PLAN, World, build_plan
 
 from kfm_mlflow.errors import KfmError
 from kfm_mlflow.policy.steps import AnalysisStep
-from kfm_mlflow.rollout.state import RESTING, UNWINDING, Phase
+from kfm_mlflow.rollout.state import NEVER_SERVES, RESTING, UNWINDING, Phase, Trigger
 
 if TYPE_CHECKING:
     from kfm_mlflow.policy.rollout import RolloutPolicy
@@ -39,11 +43,12 @@ _SHADOW = [
 ]  # fmt: skip
 _TIMED = [{"setWeight": 10}, _SAMPLES, {"pause": {"duration_s": 3}}, {"setWeight": 50}, _SAMPLES]
 _COMPARE = ["error_ratio", "slow_p95_ratio", "amplification_ratio", "mean_shift_ratio"]
+_ANALYSIS = {**PLAN["analysis"], "drift": {"minSamples": 20}}
 PLANS: tuple[RolloutPolicy, ...] = (
-    build_plan(**_TIMES),
-    build_plan(**_TIMES, steps=_SHADOW, analysis={**PLAN["analysis"], "compare": _COMPARE}),
-    build_plan(**_TIMES, steps=_TIMED),
-    build_plan(**_TIMES, promotion="manual"),
+    build_plan(**_TIMES, analysis=_ANALYSIS),
+    build_plan(**_TIMES, steps=_SHADOW, analysis={**_ANALYSIS, "compare": _COMPARE}),
+    build_plan(**_TIMES, steps=_TIMED, analysis=_ANALYSIS),
+    build_plan(**_TIMES, promotion="manual", analysis=_ANALYSIS),
 )
 
 STABLE = 1
@@ -51,6 +56,7 @@ QUALITIES = {
     "good": Quality(),
     "slow": Quality(latency_ms=4000),
     "rubbish": Quality(outside_ratio=0.9),
+    "drifts": Quality(drift_ratio=0.9),
     "errors": Quality(error_ratio=0.6),
     "only at 100 %": Quality(full_error_ratio=0.6),
     "never ready": Quality(),
@@ -59,14 +65,19 @@ QUALITIES = {
     "broken bytes": Quality(),
 }
 _LIES = ("vanish", "nan", "stuck")
+_PAUSES = ("load_journal", "levels", "orders", "observe", "save_journal", "fetch", "move")
 _EVENTS = (
     *("canary",) * 4,
     *("order",) * 2,
+    "rollback",
+    "restore_refused",
     "person_moves_production_back",
     "veto",
     "admission",
     "kill",
     "rival",
+    "leader_pauses",
+    "registry_clock_jumps",
     "registry_goes_away",
     "head_restarts",
     "router_fails",
@@ -103,6 +114,8 @@ class Schedule:
             for version in range(2, 2 + self.dice.randint(1, 6))
         }
         self.hidden: set[int] = set()
+        self.chosen: set[int] = set()
+        self.kept: set[int] = set()
         plan = self.dice.choice(PLANS)
         self.world = World(
             production=None if self.is_first else STABLE, canary=2, plan=plan, fuse=Fuse()
@@ -115,7 +128,7 @@ class Schedule:
             if kind in {"never ready", "crashes at load"}:
                 self.world.plane.unready.add(version)
         self.controllers: list[Controller] = [self.world.controller]
-        if self.dice.random() < 0.3:
+        if self.dice.random() < 0.5:
             self.controllers.append(self.world.start_controller())
         self.registry_away = self.head_away = 0
         self.lie_ends: dict[int, int] = {}
@@ -139,7 +152,6 @@ class Schedule:
         version = self.dice.choice([None, *self.kinds])
         if version not in {held.production, held.canary}:
             registry.set_levels(production=held.production, canary=version)
-            self.world.plane.reached.clear()
 
     def _person_moves_production_back(self) -> None:
         registry = self.world.registry
@@ -148,6 +160,19 @@ class Schedule:
 
     def _order(self) -> None:
         self.world.registry.give_order(self.dice.choice(["pause", "resume", "abort", "promote"]))
+
+    def _rollback(self) -> None:
+        registry = self.world.registry
+        former = [v for v in registry.former if v != registry.held.canary]
+        if registry.held.production is None or not former:
+            return
+        target = self.dice.choice(former)
+        self.chosen.add(target)
+        registry.give_order("rollback", version=registry.held.production, to_version=target)
+
+    def _restore_refused(self) -> None:
+        version = self.dice.choice([STABLE, *self.kinds])
+        self.world.registry.unrestorable[version] = "STAC item is invalid"
 
     def _veto(self) -> None:
         self.world.registry.vetoed.add(self.dice.choice(list(self.kinds)))
@@ -161,9 +186,24 @@ class Schedule:
         fuse.when = self.dice.choice(["before", "after"])
 
     def _rival(self) -> None:
-        fuse, rival = self.world.fuse, self.controllers[-1]
-        fuse.rival_at = len(fuse.calls) + self.dice.randrange(12)
-        fuse.rival = lambda: self._reconcile(rival)
+        """Let another controller look in the middle of a pass; the lease is not its."""
+        fuse = self.world.fuse
+        fuse.rival_at, fuse.rival_in = len(fuse.calls) + self.dice.randrange(12), None
+        fuse.rival = lambda: self._reconcile(self.world.start_controller())
+
+    def _leader_pauses(self) -> None:
+        """Stop a controller in the middle of a call, until another has taken over."""
+        fuse = self.world.fuse
+
+        def pause() -> None:
+            self.world.clock.sleep(2 * LEASE_S)
+            self._reconcile(self.world.start_controller())
+
+        fuse.rival_at, fuse.rival_in = len(fuse.calls), self.dice.choice(_PAUSES)
+        fuse.rival = pause
+
+    def _registry_clock_jumps(self) -> None:
+        self.world.registry.jumped_s += self.dice.choice((1, 30, 3600))
 
     def _registry_goes_away(self) -> None:
         self.registry_away = self.dice.choice((1, 5, 60))
@@ -205,7 +245,6 @@ class Schedule:
             for i in range(len(plan.steps))
         ]
         self.world.plane.levels = list(dict.fromkeys(shares))
-        self.world.plane.reached.clear()
 
     # A pass of the loop, and what must hold after it.
 
@@ -247,7 +286,11 @@ class Schedule:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             self.violations.append(f"the loop raised {type(error).__name__}: {error}")
             return False
+        if state is None:
+            return False  # Another controller leads.
         self.phases.add(state.phase)
+        if self.world.is_stuck and state.candidate is not None:
+            self.kept.add(state.candidate)
         return True
 
     def _check_promotion(self, before: int | None) -> None:
@@ -290,12 +333,14 @@ class Schedule:
         self.lie_ends.clear()
         self.registry_away = self.head_away = 0
         world.registry.admit = True
+        world.registry.unrestorable.clear()
 
     def _come_to_rest(self) -> None:
         calm = 0
         for _ in range(400):
             self._pass()
-            quiet = self.world.state.phase in RESTING and self.world.registry.held.canary is None
+            ends = self.world.state.phase in RESTING and self.world.registry.held.canary is None
+            quiet = ends or self.world.is_stuck
             calm = calm + 1 if quiet else 0
             if calm > PLAN["scaleDownDelay_s"] + 2:
                 return self._check_end()
@@ -312,13 +357,28 @@ class Schedule:
     def _check_end(self) -> None:
         """Law 4, and that nothing is left over."""
         held, plane = self.world.registry.held, self.world.plane
+        if self.world.is_stuck:
+            return self._check_stuck()
         kind = self.kinds.get(held.production or 0, "good")
         # Quality is judged against a stable release; without one ever, only limits find harm.
-        excused = held.production in self.hidden or (self.is_first and kind == "rubbish")
+        excused = held.production in self.hidden | self.chosen | self.kept
+        excused = excused or (self.is_first and kind == "rubbish")
         if kind not in {"good", "dies"} and not excused:
             self.violations.append(f"v{held.production} ({kind}) is still at production")
         if plane.up.keys() - {held.production}:
             self.violations.append(f"left over: {sorted(plane.up)} beside v{held.production}")
+        return None
+
+    def _check_stuck(self) -> None:
+        """Law 4, where there is nothing to go back to: loud, and no traffic to what is vetoed."""
+        held, split, trigger = (
+            self.world.registry.held, self.world.plane.split, self.world.state.trigger,
+        )  # fmt: skip
+        served = None if trigger in NEVER_SERVES else held.production
+        if (split.stable, split.canary) != (served, None):
+            self.violations.append(f"stuck by {trigger}: traffic {split.stable}/{split.canary}")
+        if trigger is not Trigger.OPERATOR and not self.is_first:
+            self.violations.append(f"stuck by {trigger} although there was a release before")
 
 
 def run_schedule(seed: int) -> Result:

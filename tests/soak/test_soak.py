@@ -2,9 +2,11 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rollout.simulated_registry import FakeRegistry
 from soak.run import SIZES, soak
 from soak.schedules import PLANS, run_schedule
 
@@ -70,6 +72,19 @@ def test_planted_bug_is_found(planted, tmp_path, monkeypatch):
     monkeypatch.setattr("kfm_mlflow.rollout.controller.step", copy_of_step(tmp_path, old, new))
     report = soak(range(40), processes=1, stop_at=named)
     assert any(named in text for texts in report.violations.values() for text in texts)
+
+
+def test_a_registry_that_gives_its_lease_to_everybody_is_found(monkeypatch):
+    honest = FakeRegistry.hold_lease
+
+    def generous(self, model_name, holder, ttl_s):
+        return replace(honest(self, model_name, holder, ttl_s), leader=True)
+
+    monkeypatch.setattr(FakeRegistry, "hold_lease", generous)
+    report = soak(range(40), processes=1, stop_at="without the lease")
+    assert any(
+        "without the lease" in text for found in report.violations.values() for text in found
+    )
 
 
 def test_soak_uses_more_than_one_plan_and_all_have_an_end():

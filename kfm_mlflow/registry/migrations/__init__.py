@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 VERSION_TABLE = "kfm_alembic_version"
-HEAD = "r2"
+HEAD = "r3"
 """The revision of this release's tables; asked first, so that a start need not load alembic."""
 
 _ADVISORY_LOCK = 7265616

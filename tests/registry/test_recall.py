@@ -1,0 +1,207 @@
+"""What an authority says or a regions file comes to say takes a release down, over real HTTP.
+
+Registry, API, remote client and controller are the real ones; the traffic plane is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from mlflow.server import handlers
+from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR, SERVE_ARTIFACTS_ENV_VAR
+from mlflow.store.tracking.dbmodels.models import SqlRun
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking._tracking_service import utils
+from registry.authority_world import SECRET, SOUTH, with_regions, write_regions
+from registry.loopback import listening
+from registry.world import NAME, uri_of
+from rollout.simulated_plane import FakePlane
+from rollout.simulated_registry import Fuse
+from rollout.simulator import build_plan
+
+from kfm_mlflow.care.authority import Scope
+from kfm_mlflow.cli.main import main
+from kfm_mlflow.metadata.schemas import schema_problems
+from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.rollout.controller import Controller
+from kfm_mlflow.rollout.remote import RemoteRegistry
+from kfm_mlflow.rollout.state import Phase
+
+WITHDRAWN = {"consent": {"status": "withdrawn"}}
+LABELLED = {"labels": [{"name": "TK SS", "label_type": "secret_sacred"}]}
+
+
+class Clock:
+    """The clock that the registry goes by, too."""
+
+    def __init__(self, registry):
+        self._registry = registry
+
+    def now(self):
+        """Return what the registry takes for now."""
+        return self._registry.now
+
+    def monotonic_s(self):
+        """Return seconds that never go back."""
+        return self._registry.now.timestamp()
+
+    def sleep(self, duration_s):
+        """Fail: a pass does not wait."""
+        raise AssertionError(f"nothing here waits, and not {duration_s} s")
+
+
+@contextmanager
+def tracking(registry, folder, monkeypatch):
+    """Serve MLflow's own API beside ours, with the run that the registry's versions name."""
+    store = SqlAlchemyStore(uri_of(registry.database), str(folder))
+    with store.ManagedSessionMaker(read_only=False) as session:
+        session.add(
+            SqlRun(
+                run_uuid="run",
+                name="run",
+                experiment_id=0,
+                user_id="test",
+                status="FINISHED",
+                start_time=0,
+                lifecycle_stage="active",
+                source_type="LOCAL",
+                artifact_uri=str(folder / "run"),
+            )
+        )
+    monkeypatch.setattr(handlers, "_tracking_store", store)
+    monkeypatch.setattr(handlers, "_artifact_repo", None)
+    # The client remembers where a run's artifacts lie by its id, which is the same in every test.
+    monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
+    monkeypatch.setenv(SERVE_ARTIFACTS_ENV_VAR, "true")
+    monkeypatch.setenv(ARTIFACTS_DESTINATION_ENV_VAR, str(registry.area))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    try:
+        yield
+    finally:
+        store._dispose_engine()
+
+
+@pytest.fixture
+def governed(two, monkeypatch, tmp_path):
+    """Return v1 at Production and v2 at canary behind HTTP, and a controller of both."""
+    two.now = datetime.now(UTC)
+    with_regions(two)
+    with (
+        tracking(two, tmp_path / "runs", monkeypatch),
+        listening(two, monkeypatch, with_mlflow=True) as url,
+    ):
+        remote = RemoteRegistry(
+            url, controller_key=two.world.key("controller"), cache_dir=tmp_path / "cache"
+        )
+        plane = FakePlane(Fuse(), SimpleNamespace(corrupt=set(), fetched={1, 2}))
+        controller = Controller(remote, plane, build_plan(), Clock(two), NAME)
+        yield SimpleNamespace(
+            registry=two,
+            url=url,
+            remote=remote,
+            plane=plane,
+            controller=controller,
+            reports=tmp_path / "runs",
+        )
+
+
+def promote(governed):
+    """Put v2 at Production and let traffic follow."""
+    governed.registry.endorse(2)
+    governed.registry.store.move(NAME, 2, Level.PRODUCTION)
+    governed.controller.reconcile_once()
+    assert (governed.plane.split.stable, governed.plane.split.canary) == (2, None)
+
+
+def veto(governed, version):
+    governed.remote.say_as_authority(
+        NAME,
+        version,
+        "veto",
+        region="south",
+        scope=Scope(),
+        reason="the herd is back",
+        signer=governed.registry.world.signer(SOUTH),
+        now=governed.registry.now,
+        expires_at=None,
+    )
+
+
+def levels(governed):
+    found = governed.remote.levels(NAME)
+    return found.production, found.canary
+
+
+def conflicts(governed, version):
+    """Return the kinds of conflict in the reports that the registry keeps, good by their schemas."""
+    (folder,) = governed.reports.rglob(f"rollback/v{version}")
+    found = {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+    assert set(found) == {"rollback_report.json", "drift_summary.json", "sovereignty_conflict.json"}
+    for name, document in found.items():
+        assert schema_problems(name.removesuffix(".json"), document) == []
+    assert SECRET not in json.dumps(found)
+    conflict = found["sovereignty_conflict.json"]
+    return [item["kind"] for item in conflict["conflicts"]], conflict["reason"]
+
+
+def recheck(governed, capsys):
+    """Return what ``kfm recheck`` says of every version, and its exit code."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["recheck", "--server", governed.url, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    entries = {
+        entry["version"]: (entry["status"], entry["standing"]) for entry in found["versions"]
+    }
+    return int(ended.value.code or 0), entries
+
+
+@pytest.mark.parametrize("change", [WITHDRAWN, LABELLED], ids=["consent", "label"])
+def test_production_that_a_regions_file_no_longer_allows_is_down_after_one_pass(governed, change):
+    promote(governed)
+    write_regions(governed.registry, north=change)
+    state = governed.controller.reconcile_once()
+    assert state.phase is Phase.ROLLED_BACK
+    assert (governed.plane.split.stable, governed.plane.split.canary) == (None, None)
+    assert levels(governed) == (None, None)
+    kinds, reason = conflicts(governed, 2)
+    assert kinds == ["standing"]
+    assert "region north" in reason
+
+
+def test_production_that_an_authority_vetoes_gives_way_to_its_predecessor_after_one_pass(
+    governed, capsys
+):
+    promote(governed)
+    assert recheck(governed, capsys)[0] == 0
+    veto(governed, 2)
+    assert recheck(governed, capsys) == (1, {2: ("recall", "vetoed")})
+    state = governed.controller.reconcile_once()
+    assert state.phase is Phase.ROLLED_BACK
+    assert (governed.plane.split.stable, levels(governed)) == (1, (1, None))
+    kinds, reason = conflicts(governed, 2)
+    assert kinds == ["veto"]
+    assert "region south" in reason
+    assert recheck(governed, capsys) == (0, {1: ("holds", "ok")})
+
+
+def test_a_canary_that_an_authority_vetoes_loses_its_traffic_and_its_level_after_one_pass(governed):
+    governed.controller.reconcile_once()
+    assert governed.plane.split.canary == 2
+    veto(governed, 2)
+    governed.controller.reconcile_once()
+    assert (governed.plane.split.stable, governed.plane.split.canary) == (1, None)
+    assert levels(governed) == (1, None)
+    assert conflicts(governed, 2)[0] == ["veto"]
+
+
+def test_recheck_tells_what_a_changed_file_recalls(governed, capsys):
+    write_regions(governed.registry, north=WITHDRAWN)
+    code, entries = recheck(governed, capsys)
+    assert code == 1
+    assert entries == {1: ("recall", "stale"), 2: ("recall", "stale")}

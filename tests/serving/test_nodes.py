@@ -1,0 +1,58 @@
+"""One plan on several nodes: a head and three more, of which one dies under load."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+ROUTERS = 2
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Return what was seen on a cluster of its own; its folder is short for Ray's sockets."""
+    folder = tempfile.mkdtemp(prefix="kfm-")
+    # A session of Ray in this process must not be taken for the program's.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    program = Path(__file__).with_name("nodes.py")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", str(program), folder],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+            env=environ,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_split_is_applied_by_the_routers_of_several_nodes(seen):
+    assert seen["router_nodes"] == ROUTERS
+    assert seen["generations"] == [1] * ROUTERS
+    assert seen["misrouted"] == []
+
+
+def test_a_node_killed_under_load_leaves_no_lasting_failure_and_the_split_stays(seen):
+    assert seen["lost"] >= 1
+    assert seen["nodes_left"] == 3
+    assert seen["generations_after"] == [1] * ROUTERS
+    assert seen["misrouted_after"] == []
+    # What went through the dead node until Serve knew of it may be lost; the rest was answered.
+    lost = sum(count for what, count in seen["under_load"].items() if what != "200")
+    assert lost < seen["under_load"]["200"]
+
+
+def test_the_next_split_is_applied_by_all_routers_of_the_nodes_that_are_left(seen):
+    assert seen["generations_later"] == [2] * ROUTERS
+    assert seen["misrouted_later"] == []
