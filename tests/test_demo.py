@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.timeout(1500)  # two minutes on quiet cores
 def test_one_release_goes_from_training_to_production_and_a_worse_one_back(plain_environ) -> None:
     environ = {**plain_environ, "COLUMNS": "200", "TERM": "dumb"}
+    before = demo_processes()
     done = subprocess.run(
         [sys.executable, ROOT / "projects" / "demo" / "demo.py", "--size", "small"],
         env=environ,
@@ -38,12 +39,16 @@ def test_one_release_goes_from_training_to_production_and_a_worse_one_back(plain
         "trained again from its commit, v1 is the same release",
     ):
         assert any(line.startswith(f"  ok: {claim}") for line in claims), claim
-    left = [
+    assert demo_processes() - before == set()
+
+
+def demo_processes():
+    """Return the processes that work below a demo's folder."""
+    return {
         process
         for process in psutil.process_iter(["cmdline"])
         if any("kfm-demo-" in part for part in process.info["cmdline"] or ())
-    ]
-    assert left == []
+    }
 
 
 def test_data_without_coordinates_stops_the_demo_before_anything_is_started(tmp_path) -> None:

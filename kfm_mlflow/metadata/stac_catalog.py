@@ -38,6 +38,8 @@ CATALOG_DESCRIPTION = (
     "Every release that was Production, as it was signed, one collection per registered model."
 )
 VERSION_RELS = ("predecessor-version", "successor-version", "latest-version")
+REVERSION_REL = "kfm:reversion"
+"""From a served item to the decision that took it back, or brought it back, in the ledger."""
 STRUCTURE_RELS = ("self", "root", "parent", "collection", "item", "child", "items")
 _SUMMARIES = ("mlm:architecture", "mlm:framework", "mlm:tasks", "care:masking", "care:scope")
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from kfm_mlflow.metadata.stac_catalog import (
     GEOJSON,
+    REVERSION_REL,
     STRUCTURE_RELS,
     VERSION_RELS,
     catalog_document,
@@ -65,7 +66,8 @@ def _own_links(
     """Return the links of a served item that a static one keeps, relative where they can be."""
     kept = []
     for each in document["links"]:
-        if each["rel"] in STRUCTURE_RELS:
+        # The ledger is on the server, and a static catalog does not say where that is.
+        if each["rel"] in {*STRUCTURE_RELS, REVERSION_REL}:
             continue
         if each["rel"] == "via":
             target = f"{posixpath.dirname(path)}/{ORIGINAL_FILE}"

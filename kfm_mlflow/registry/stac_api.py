@@ -28,6 +28,7 @@ from kfm_mlflow.errors import EvidenceError, InputError
 from kfm_mlflow.metadata.stac_catalog import (
     GEOJSON,
     JSON,
+    REVERSION_REL,
     catalog_document,
     collection_document,
     describe_item,
@@ -178,7 +179,7 @@ def _reversion_links(model: PublicModel, item: PublicItem) -> list[dict[str, Any
     restored = None if found.restored is None else model.items.get(found.restored)
     return [
         link(
-            "kfm:reversion",
+            REVERSION_REL,
             f"{request.url_root}kfm/ledger/{found.row}",
             "text/html",
             **{

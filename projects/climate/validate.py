@@ -17,6 +17,7 @@ from kfm_mlflow.care.regions import load_regions
 from kfm_mlflow.errors import DataError, KfmError
 from kfm_mlflow.rollout.model_uri import parse_model_uri
 from kfm_mlflow.rollout.remote import RemoteRegistry
+from restore import load_torch
 from task import prepare_again, regions_path
 
 _TWICE_COUNT = 32
@@ -29,7 +30,9 @@ def main() -> None:
     parser.add_argument("--data", default="generated")
     parser.add_argument("--key", type=Path, required=True)
     parser.add_argument("--regions", default="packaged", help="packaged, or a regions file")
-    parser.add_argument("--post", metavar="MODEL_URI", help="Send it to the registry, too.")
+    parser.add_argument(
+        "--post", default="no", help="models:/NAME/VERSION: send it to the registry, too"
+    )
     parser.add_argument("--drift-report", default="no", choices=("no", "yes"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,9 +64,10 @@ def main() -> None:
         },
         validator_key=options.key,
         care=care_evidence(prepared, regions, datetime.now(UTC), seed=int(split["seed"])),
+        load_model=lambda release: load_torch(release / "model.pt", str(split["task"])),
         current=CurrentInputs(rows, has_report=options.drift_report == "yes"),
     )
-    if options.post:
+    if options.post != "no":
         name, version = parse_model_uri(options.post)
         RemoteRegistry(mlflow.get_tracking_uri()).attest(name, version, found.envelope)
     print(

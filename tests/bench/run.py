@@ -29,6 +29,7 @@ BENCHES = (
     "ledger",
     "care",
     "care_mask",
+    "care_screen",
     "rollout_analysis",
     "transition",
     "serving",
@@ -83,6 +84,11 @@ def _without_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list
 
         _tell("mask served answers")
         rows += care_mask.measure(size, work_dir)
+    if "care_screen" in wanted:
+        import care_screen
+
+        _tell("screen a release of many cells")
+        rows += care_screen.measure(size, work_dir)
     if "rollout_analysis" in wanted:
         import rollout_analysis
 

@@ -180,10 +180,10 @@ def main() -> None:
     plane.set_split(split)
     said["up_s"] = time.monotonic() - started_s
     routers = nodes_of(router_app(MODEL_NAME))
-    said["router_nodes"], said["generations"] = len(set(routers)), generations(plane)
-    said["misrouted"] = misrouted(port, split)
+    said["generations"], said["misrouted"] = generations(plane), misrouted(port, split)
 
     busy = [*nodes_of(release_app(MODEL_NAME, 2)), *nodes_of(release_app(MODEL_NAME, 1)), *routers]
+    said["nodes_used"] = len(set(busy))
     victims = {node.node_id: node for node in cluster.worker_nodes}
     victim = victims[max(victims, key=busy.count)]
     said["lost"] = busy.count(victim.node_id)

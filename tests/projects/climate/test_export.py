@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 import torch
 
-from downscaling.export import load_torch
 from kfm_mlflow.authoring.export import FORMAT, export_onnx, onnx_difference, save_state
 from kfm_mlflow.errors import DataError
+from restore import load_torch
 
 COARSE_SHAPE = (8, 8)
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import task as tasks
+from kfm_mlflow.authoring.export import save_state
 from kfm_mlflow.errors import DataError
 from kfm_mlflow.policy.load import load_policies
+from restore import load_torch
 
 METRICS = load_policies(None).policies["climate"].gates.metrics
 PEERS = {
@@ -70,14 +72,12 @@ def test_data_are_the_same_every_time(task):
 
 
 @pytest.mark.parametrize("task", sorted(PEERS))
-def test_module_is_built_again_from_its_config(task, trained):
+def test_module_is_read_back_from_the_file_of_its_release(task, trained, tmp_path):
     _, made = trained(task)
-    again = type(made.model)(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in made.config.items()}
-    )
-    again.load_state_dict(made.model.state_dict(), strict=True)
+    save_state(made.model, made.config, tmp_path / "model.pt")
+    again = load_torch(tmp_path / "model.pt", task)
     rows = torch.from_numpy(prepare(task).baseline_rows[:4])
-    assert torch.equal(again.eval()(rows), made.model(rows))
+    assert torch.equal(again(rows), made.model(rows))
 
 
 @pytest.mark.parametrize("task", sorted(PEERS))
