@@ -213,7 +213,7 @@ def log_validation(
     validator_key: Path,
     artifact_path: str = "release",
     valid_days: float = VALID_DAYS,
-    care: Callable[[Predict], dict[str, Any]] | None = None,
+    care: Callable[[Predict, torch.nn.Module | None], dict[str, Any]] | None = None,
     current: CurrentInputs | None = None,
     load_model: Callable[[Path], torch.nn.Module] | None = None,
 ) -> LoggedValidation:
@@ -227,7 +227,8 @@ def log_validation(
         validator_key: The validator's private key; not the signer's.
         artifact_path: Where the release lies in the run.
         valid_days: How long the attestation holds.
-        care: Takes the inference, returns the CARE evidence (see :func:`measure`).
+        care: Takes the inference and what ``load_model`` returned (None without it), returns the
+            CARE evidence (see :func:`measure`).
         current: Inputs to check for drift from the release's baseline; what is found is signed
             with the rest, and logged under ``drift/``. None checks nothing.
         load_model: Takes the release's directory, returns the torch model in its ``model.pt``,
@@ -256,6 +257,7 @@ def log_validation(
             ) from exc
         release_dir = Path(path)
         metadata = load_json(release_dir / "model_metadata.json")
+        model = None if load_model is None else load_model(release_dir)
         drift, files = (None, {}) if current is None else _check_drift(release_dir, current, now)
         document = measure(
             release_dir,
@@ -264,9 +266,9 @@ def log_validation(
             data=data,
             validator=signer.public_key.key_id,
             now=now,
-            care=None if care is None else care(load_predict(release_dir)),
+            care=None if care is None else care(load_predict(release_dir), model),
             drift=drift,
-            model=None if load_model is None else load_model(release_dir),
+            model=model,
         )
         try:
             binding = Binding(

@@ -128,6 +128,32 @@ def _attribute(
     return attributions, float(np.abs(error).sum()) / scale if scale else 0.0
 
 
+def attribute(
+    model: torch.nn.Module,
+    inputs: Any,
+    target: Target,
+    *,
+    baseline: Baseline = "patch-mean",
+    step_count: int = 32,
+) -> NDArray[np.float64]:
+    """Return integrated gradients of a model's answers, one number per input value.
+
+    Args:
+        model: Takes one float32 tensor [n, …] and returns one; it is not changed.
+        inputs: Samples [n, …], in physical units.
+        target: Outputs [n, …] to one number per sample [n].
+        baseline: As for :func:`integrated_gradients_summary`.
+        step_count: Points on the path (Gauss-Legendre).
+
+    Raises:
+        InputError: The inputs are empty or not finite, or there are no steps.
+    """
+    rows = _prepare(inputs, step_count, _MIN_SEED_COUNT)
+    copied = copy.deepcopy(model).cpu().eval()
+    with _deterministic():
+        return _attribute(copied, target, rows, _baselines(rows, baseline), step_count)[0]
+
+
 def _axis_blocks(size: int, count: int, name: str) -> list[tuple[slice, str]]:
     edges = np.linspace(0, size, min(size, count) + 1).round().astype(int)
     blocks = []

@@ -5,7 +5,8 @@
 **Invariance.** An input is restricted where the region that its cell touches lets nothing so fine be
 published, or nothing at all; an output is public where it is not restricted itself. Rows of one
 place, in which both are found, are asked: the inputs that are restricted are exchanged between
-times. Where data have no place, nothing is measured, and the evidence does not speak of it.
+times. Where that moves public outputs, integrated gradients of their mean say how much of it comes
+from those inputs. Where data have no place, nothing is measured, and the evidence does not speak of it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+import torch
 
 from kfm_mlflow.care.cells import cell_side_km
 from kfm_mlflow.care.passages import KM_PER_DEGREE
-from kfm_mlflow.care.screen_measured import count_training_rows, measure_invariance
+from kfm_mlflow.care.screen_measured import (
+    attribution_share,
+    count_training_rows,
+    measure_invariance,
+)
+from kfm_mlflow.monitor.attribution import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +38,12 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 _BORDER_POINT_COUNT = 8
+_EXPLAINED_COUNT = 16
 
 
 def care_evidence(
     prepared: Prepared, regions: RegionSet, now: datetime, *, seed: int
-) -> Callable[[Predict], dict[str, Any]]:
+) -> Callable[[Predict, torch.nn.Module | None], dict[str, Any]]:
     """Return what :func:`kfm_mlflow.log_validation` asks for as ``care``.
 
     Args:
@@ -45,18 +53,23 @@ def care_evidence(
         seed: Of the permutations.
     """
 
-    def measured(predict: Predict) -> dict[str, Any]:
+    def measured(predict: Predict, model: torch.nn.Module | None) -> dict[str, Any]:
         found: dict[str, Any] = {"regions_digest": regions.digest}
         if prepared.training_places is not None:
             found["training_rows"] = count_training_rows(*prepared.training_places, regions)
-        invariance = _invariance(prepared, predict, regions, now, seed)
+        invariance = _invariance(prepared, predict, model, regions, now, seed)
         return found if invariance is None else {**found, "invariance": invariance}
 
     return measured
 
 
-def _invariance(
-    prepared: Prepared, predict: Predict, regions: RegionSet, now: datetime, seed: int
+def _invariance(  # noqa: PLR0917 - the model in both its forms, and what it is asked
+    prepared: Prepared,
+    predict: Predict,
+    model: torch.nn.Module | None,
+    regions: RegionSet,
+    now: datetime,
+    seed: int,
 ) -> dict[str, Any] | None:
     """Return the worst of what was measured around each region; None when rows have no place."""
     if prepared.rows_around is None:
@@ -72,6 +85,8 @@ def _invariance(
         if best is None or not (best[1].any() and best[2].any()):
             continue
         said = measure_invariance(predict, best[0].rows, best[1], best[2], seed=seed)
+        if model is not None and float(said["max_change_ratio"]) > 0:
+            said |= _explained(model, prepared, *best)
         if worst is None or float(said["max_change_ratio"]) > float(worst["max_change_ratio"]):
             worst = said
     if worst is not None:
@@ -79,6 +94,20 @@ def _invariance(
     # Nothing is restricted, or nothing beside it is public: said with its count, which is 0.
     rows = prepared.validation_rows[:2]
     return measure_invariance(predict, rows, np.zeros(rows.shape[1:], bool), seed=seed)
+
+
+def _explained(
+    model: torch.nn.Module, prepared: Prepared, placed: Placed, is_restricted: Mask, is_public: Mask
+) -> dict[str, float]:
+    """Return how much of the public outputs' mean comes from restricted inputs."""
+    shown = torch.from_numpy(is_public)
+
+    def public_mean(outputs: torch.Tensor) -> torch.Tensor:
+        return outputs[:, shown].mean(dim=1)
+
+    rows = placed.rows[:_EXPLAINED_COUNT]
+    found = attribute(model, rows, public_mean, baseline=prepared.explained_from)
+    return attribution_share(found, is_restricted)
 
 
 def _asked(

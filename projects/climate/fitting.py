@@ -46,6 +46,16 @@ class Fit:
     weight_decay: float = 1e-4
     device: Device = "cpu"
 
+    @property
+    def said(self) -> dict[str, float]:
+        """What a release records of it; the seed stands with the split."""
+        return {
+            "step_count": self.step_count,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+        }
+
     def __post_init__(self) -> None:
         """Refuse numbers that train nothing."""
         for name in ("step_count", "learning_rate"):

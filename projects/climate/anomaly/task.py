@@ -93,13 +93,8 @@ def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> 
             rows, config, code_size=code_size, width=width
         )
         shape = [int(n) for n in case.learned.shape[2:]]
-        said = {
-            "step_count": config.step_count,
-            "batch_size": config.batch_size,
-            "learning_rate": config.learning_rate,
-        }
         built = {"shape": shape, "code_size": code_size, "width": width}
-        return Trained(model, built, said, history, elapsed_s)
+        return Trained(model, built, config.said, history, elapsed_s)
 
     return Prepared(
         mlm_task="anomaly-detection",

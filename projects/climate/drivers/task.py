@@ -75,13 +75,7 @@ def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> 
             "target_count": len(case.quantities),
             "width": width,
         }
-        said = {
-            "step_count": config.step_count,
-            "batch_size": config.batch_size,
-            "learning_rate": config.learning_rate,
-            "weight_decay": config.weight_decay,
-        }
-        return Trained(model, built, said, history, elapsed_s)
+        return Trained(model, built, config.said, history, elapsed_s)
 
     return Prepared(
         mlm_task="regression",

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h3
 import numpy as np
@@ -74,11 +74,7 @@ def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> 
         model, history, elapsed_s = train_hazard(
             rows, hits.astype(np.float32), looked_at.astype(np.float32), config
         )
-        said: dict[str, Any] = {
-            "step_count": config.step_count,
-            "learning_rate": config.learning_rate,
-            "penalty": PENALTY,
-        }
+        said = {**config.said, "penalty": PENALTY}
         return Trained(model, {"spacing_deg": 1.0}, said, history, elapsed_s)
 
     source = Source(

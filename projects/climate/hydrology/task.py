@@ -99,12 +99,7 @@ def prepare(data: str, *, size: str, seed: int, shuffled_ratio: float = 0.0) -> 
         targets = observed(learned.truth, rng).astype(np.float32)
         targets = targets[dealt_order(len(targets), shuffled_ratio, seed=seed)]
         model, history, elapsed_s = train_bucket(learned.rows, targets, config, width=width)
-        said = {
-            "step_count": config.step_count,
-            "batch_size": config.batch_size,
-            "learning_rate": config.learning_rate,
-        }
-        return Trained(model, {"width": width}, said, history, elapsed_s)
+        return Trained(model, {"width": width}, config.said, history, elapsed_s)
 
     return Prepared(
         mlm_task="regression",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import torch
 
 import task as tasks
 from care_evidence import care_evidence, restricted
@@ -53,8 +54,43 @@ def prepared():
     return get
 
 
-def evidence(prepared, regions, predict):
-    return care_evidence(prepared, regions, NOW, seed=7)(predict)
+def evidence(prepared, regions, predict, model=None):
+    return care_evidence(prepared, regions, NOW, seed=7)(predict, model)
+
+
+class SpreadOut(torch.nn.Module):
+    """What :func:`spread_out` does, as a module."""
+
+    def forward(self, rows):
+        """Answer every fine cell with the patch's mean."""
+        return rows.mean(dim=(1, 2))[:, None, None].expand(-1, 32, 32)
+
+
+def test_integrated_gradients_explain_what_leaks(prepared, regions_of):
+    task, closed = prepared("downscaling"), regions_of(EAST, consent={"status": "denied"})
+    found = evidence(task, closed, spread_out, SpreadOut())["invariance"]
+    assert 0.0 < found["restricted_input_ratio"] < 1.0
+    assert 0.0 < found["restricted_share_ratio"] <= 1.0
+    tight = evidence(task, closed, constant, SpreadOut())["invariance"]
+    assert "restricted_share_ratio" not in tight
+    without = evidence(task, closed, spread_out)["invariance"]
+    assert {k: v for k, v in found.items() if k in without} == without
+    sentences = [
+        finding.what
+        for check in screen_measurements(
+            build_subject(
+                {"scope": "public-generalized"},
+                OutputGrid((-102.05, 37.0, -94.6, 40.0), cell_size_deg=(0.03, 0.03)),
+                {},
+                closed,
+            ),
+            {"care": {"regions_digest": closed.digest, "invariance": found}},
+            NOW,
+        )[0]
+        for finding in check.findings
+    ]
+    told = f"attribution on them {found['restricted_share_ratio']:.3f}"
+    assert any(told in sentence for sentence in sentences)
 
 
 def asked(regions, evidence):
