@@ -1,0 +1,1 @@
+"""Checkpoints of one training: saved whole, verified, and certified by a council."""
