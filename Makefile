@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SIZE ?= default
+FAMILY ?= climate
 TASK ?= downscaling
 SECONDS ?= 60
 WORKERS ?= 2
@@ -28,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP) ## Build .venv
 
-demo: $(STAMP) ## One governed release, from training to production and back (DATA=file.nc, KEEP=1, SIZE=small, TASK=hazard)
-	@$(BIN)/python projects/demo/demo.py --task $(TASK) --data '$(DATA)' --size $(SIZE) $(if $(KEEP),--keep)
+demo: $(STAMP) ## One governed release, from training to production and back (DATA=file.nc, KEEP=1, SIZE=small, TASK=hazard, FAMILY=focus-mode)
+	@$(BIN)/python projects/demo/demo.py --family $(FAMILY) --task $(TASK) --data '$(DATA)' --size $(SIZE) $(if $(KEEP),--keep)
 
 test: $(STAMP) ## Run all tests (WORKERS=2 processes, each with servers of its own)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kfm_mlflow.authoring.release import Dataset, log_release, measure_energy
     from kfm_mlflow.authoring.replay import is_rebuild
-    from kfm_mlflow.authoring.validation import CurrentInputs, log_validation
+    from kfm_mlflow.authoring.spec import Contents
+    from kfm_mlflow.authoring.validation import (
+        CurrentInputs,
+        Inspected,
+        OpenedRelease,
+        log_validation,
+    )
 
 __all__ = [
+    "Contents",
     "CurrentInputs",
     "Dataset",
+    "Inspected",
+    "OpenedRelease",
     "is_rebuild",
     "log_release",
     "log_validation",
@@ -23,8 +32,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Contents": "kfm_mlflow.authoring.spec",
     "CurrentInputs": "kfm_mlflow.authoring.validation",
     "Dataset": "kfm_mlflow.authoring.release",
+    "Inspected": "kfm_mlflow.authoring.validation",
+    "OpenedRelease": "kfm_mlflow.authoring.validation",
     "is_rebuild": "kfm_mlflow.authoring.replay",
     "log_release": "kfm_mlflow.authoring.release",
     "log_validation": "kfm_mlflow.authoring.validation",

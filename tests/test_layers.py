@@ -36,8 +36,11 @@ def test_the_public_names_are_these() -> None:
     import kfm_mlflow
 
     assert kfm_mlflow.__all__ == [
+        "Contents",
         "CurrentInputs",
         "Dataset",
+        "Inspected",
+        "OpenedRelease",
         "is_rebuild",
         "log_release",
         "log_validation",

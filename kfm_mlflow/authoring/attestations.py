@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.canonical import digest_file, load_json, write_bytes
-from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX
+from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, ITEM_PATH
 from kfm_mlflow.trust.slsa import Provenance, UsedData, build_predicate
 from kfm_mlflow.trust.statement import build_slsa_statement, build_statement, sign_statement
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PROVENANCE_NAME = f"provenance{ENVELOPE_SUFFIX}"
 _SOFTWARE = ("kfm-mlflow", "mlflow", "torch")
-_DOCUMENTS = {"care-screening": "care.json", "stac-item": "stac/model-item.json"}
 
 
 def provenance_of(spec: ReleaseSpec) -> Provenance:
@@ -60,7 +59,13 @@ def provenance_of(spec: ReleaseSpec) -> Provenance:
 
 
 def write_attestations(
-    bundle: Bundle, binding: Binding, provenance: Provenance, signer: Signer, at: datetime
+    bundle: Bundle,
+    binding: Binding,
+    provenance: Provenance,
+    signer: Signer,
+    at: datetime,
+    *,
+    item_path: str = ITEM_PATH,
 ) -> None:
     """Sign and write the statements of the signer beside a release.
 
@@ -70,9 +75,10 @@ def write_attestations(
         provenance: From :func:`provenance_of`.
         signer: Who signed the release.
         at: When the statements are made (aware).
+        item_path: Where the STAC item lies, relative to the release.
     """
     statements = {PROVENANCE_NAME: build_slsa_statement(binding, build_predicate(provenance))}
-    for kind, path in _DOCUMENTS.items():
+    for kind, path in (("care-screening", "care.json"), ("stac-item", item_path)):
         document = bundle.release_dir / path
         claims = {"path": path, "digest": digest_file(document), "document": load_json(document)}
         statements[f"{kind}{ENVELOPE_SUFFIX}"] = build_statement(kind, binding, claims, at)

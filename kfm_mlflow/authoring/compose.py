@@ -28,6 +28,7 @@ from kfm_mlflow.authoring.export import (
     onnx_difference,
     save_state,
 )
+from kfm_mlflow.authoring.spec import REPLACEABLE
 from kfm_mlflow.canonical import canonical_bytes, write_bytes, write_json
 from kfm_mlflow.care.modes import MODES, mode_resolution
 from kfm_mlflow.care.regions import load_regions
@@ -44,6 +45,7 @@ from kfm_mlflow.release.manifest import Manifest, build_manifest
 from kfm_mlflow.release.texts import is_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -112,8 +114,39 @@ def _write_model(spec: ReleaseSpec, root: Path, outputs: NDArray[np.float32]) ->
         ),
         pip_requirements=[f"{n}=={installed[n]}" for n in _REQUIREMENTS if n in installed],
     )
-    save_state(spec.model, spec.config, root / "model.pt")
+    save_state(spec.model, spec.config, root / spec.contents.model_file)
+    for path, part in sorted(spec.contents.parts.items()):
+        save_state(part, spec.config, root / path)
+    for path, source in sorted(spec.contents.files.items()):
+        write_bytes(root / path, source.read_bytes())
     return difference
+
+
+def _write_evidence(
+    spec: ReleaseSpec, root: Path, outputs: NDArray[np.float32], difference: float
+) -> dict[str, Any]:
+    """Write what is measured on the model, and what the family adds; return the explanation."""
+    given = spec.contents.documents
+
+    def written(path: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        value = given[path] if path in given else make()
+        if value is not None:
+            write_json(root / path, value)
+        return value or {}
+
+    xai = written(
+        "xai/summary.json",
+        lambda: integrated_gradients_summary(
+            spec.model, spec.inputs[:_XAI_ROWS], seed=spec.run.seed, baseline=spec.baseline
+        ),
+    )
+    written("telemetry/training.json", lambda: telemetry(spec))
+    written("drift/baseline.json", lambda: drift_baseline(spec.inputs, outputs))
+    write_json(root / "model_summary.json", model_summary(spec, difference))
+    for path, value in sorted(given.items()):
+        if path not in REPLACEABLE:
+            write_json(root / path, value)
+    return xai
 
 
 def _tensors(spec: ReleaseSpec, outputs: NDArray[np.float32]) -> tuple[TensorFact, TensorFact]:
@@ -203,8 +236,14 @@ def _release_fact(
         energy_wh=spec.energy.energy_wh,
         carbon_gco2e=spec.energy.carbon_gco2e,
         screening_status=status,
-        explainability={key: xai[key] for key in ("method", "library", "sample_count", "seed")},
+        explainability={
+            key: xai[key] for key in ("method", "library", "sample_count", "seed") if key in xai
+        },
         predecessor=spec.predecessor,
+        weights_path=spec.contents.model_file,
+        domains=spec.contents.domains,
+        fusion_dimension=spec.contents.fusion_dimension,
+        sovereignty_notes=spec.contents.sovereignty_notes,
     )
 
 
@@ -228,13 +267,7 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     if not spec.metrics:
         # Card, summary and STAC item must name a number; this one was measured here.
         spec = replace(spec, metrics={"onnx_max_relative_difference": difference})
-    xai = integrated_gradients_summary(
-        spec.model, spec.inputs[:_XAI_ROWS], seed=spec.run.seed, baseline=spec.baseline
-    )
-    write_json(root / "xai" / "summary.json", xai)
-    write_json(root / "telemetry" / "training.json", telemetry(spec))
-    write_json(root / "drift" / "baseline.json", drift_baseline(spec.inputs, outputs))
-    write_json(root / "model_summary.json", model_summary(spec, difference))
+    xai = _write_evidence(spec, root, outputs, difference)
     facts, tensors = _Facts(root), _tensors(spec, outputs)
     described = {
         key: [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)}]
@@ -242,7 +275,7 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     }
     write_json(
         root / "model_metadata.json",
-        model_metadata(spec, facts.of("model.pt").sha256, described),
+        model_metadata(spec, facts.of(spec.contents.model_file).sha256, described),
     )
     care = care_block(spec)
     screening = screen_release(
@@ -254,15 +287,17 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
     )
     write_json(root / "care.json", screening.to_dict())
     fact = _release_fact(spec, tensors, care, xai, str(screening.status))
-    write_json(root / "model-card.json", build_card(fact, facts.all(), spec.datasets, spec.run))
+    item_path = spec.contents.item_path
+    card = build_card(fact, facts.all(), spec.datasets, spec.run, item_path=item_path)
+    write_json(root / "model-card.json", card)
     prov = canonical_bytes(build_prov(fact, facts.all(), spec.datasets, spec.run, spec.agents))
     write_bytes(root / "provenance" / "provenance.json", prov)
     views = prov_views(prov)
     write_bytes(root / "provenance" / "provenance.provn", views["provn"].encode())
     write_bytes(root / "provenance" / "provenance.ttl", views["ttl"].encode())
-    sbom = build_sbom(fact, facts.all(), spec.datasets, resolved_packages(None))
+    later = ("sbom.spdx.json", item_path)
+    sbom = build_sbom(fact, facts.all(), spec.datasets, resolved_packages(None), excluded=later)
     write_bytes(root / "sbom.spdx.json", sbom)
-    write_json(
-        root / "stac" / "model-item.json", build_item(fact, facts.all(), spec.datasets, spec.run)
-    )
+    item = build_item(fact, facts.all(), spec.datasets, spec.run, item_path=item_path)
+    write_json(root / item_path, item)
     return facts.manifest()

@@ -84,7 +84,11 @@ def model_summary(spec: ReleaseSpec, onnx_relative_difference: float) -> dict[st
         "parameter_count": sum(p.numel() for p in spec.model.parameters()),
         "layers": layers,
         "metrics": dict(spec.metrics),
-        "formats": [{"path": "model.pt", "kind": "torch"}, {"path": "model.onnx", "kind": "onnx"}],
+        "formats": [
+            {"path": spec.contents.model_file, "kind": "torch"},
+            {"path": "model.onnx", "kind": "onnx"},
+            *({"path": path, "kind": "torch"} for path in sorted(spec.contents.parts)),
+        ],
         "onnx_max_relative_difference": onnx_relative_difference,
     }
 
@@ -125,7 +129,7 @@ def model_metadata(
         "run_id": spec.run.run_id,
         "created_at": spec.released_at.isoformat().replace("+00:00", "Z"),
         "weights": {
-            "path": "model.pt",
+            "path": spec.contents.model_file,
             "digest": weights_digest,
             "multihash": f"1220{weights_digest.removeprefix('sha256:')}",
         },

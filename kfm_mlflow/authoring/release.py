@@ -18,7 +18,7 @@ from kfm_mlflow.authoring.compose import compose_release
 from kfm_mlflow.authoring.lock import MLPROJECT
 from kfm_mlflow.authoring.replay import hand_over, load_replay
 from kfm_mlflow.authoring.source import SourceState, read_source
-from kfm_mlflow.authoring.spec import DEFAULT_LICENSE, ReleaseSpec
+from kfm_mlflow.authoring.spec import DEFAULT_LICENSE, Contents, ReleaseSpec
 from kfm_mlflow.authoring.training_run import PROJECT_TAG, placeless, run_fact
 from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import InputError
@@ -119,6 +119,10 @@ class Measurement:
     _stack: ExitStack
     ended_at: datetime | None = None
 
+    def so_far(self) -> tuple[float, float]:
+        """Return Wh and gCO2e of the block until now."""
+        return self._running.so_far()
+
     def finish(self) -> EnergyReport:
         """End the measurement, if it has not ended yet, and return its report."""
         if self.ended_at is None:
@@ -193,6 +197,7 @@ def log_release(
     predecessor: str | None = None,
     responsible: str = "release-team",
     source: Path | None = None,
+    contents: Contents | None = None,
 ) -> LoggedRelease:
     """Compose a release from a trained model, sign it, and log it to the active MLflow run.
 
@@ -229,6 +234,7 @@ def log_release(
         responsible: Organisation on whose behalf the software acts.
         source: Folder of the code, whose commit is recorded; by default that of the MLflow
             project, else of the script that runs.
+        contents: What the family's releases hold besides; None for nothing.
 
     Returns:
         Where it was logged; ``mlflow.register_model(logged.model_uri, name)`` registers it.
@@ -291,6 +297,7 @@ def log_release(
         config=config or {},
         predecessor=predecessor,
         source=state,
+        contents=contents or Contents(),
     )
     if replay:
         hand_over(spec, replay, regions)
@@ -311,6 +318,7 @@ def log_release(
             provenance,
             load_private_key(key_path),
             datetime.now(UTC),
+            item_path=spec.contents.item_path,
         )
         mlflow.log_artifacts(str(bundle.release_dir), ARTIFACT_PATH)
         mlflow.log_artifacts(str(bundle.evidence_dir), evidence_uri(ARTIFACT_PATH))

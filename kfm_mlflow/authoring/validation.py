@@ -27,7 +27,7 @@ from kfm_mlflow.trust.keys import load_private_key
 from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import torch
     from numpy.typing import NDArray
@@ -72,6 +72,37 @@ class LoggedValidation:
     is_deterministic: bool
     artifact_path: str
     envelope: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class OpenedRelease:
+    """A release as a validator has it.
+
+    Attributes:
+        release_dir: Its files, on local disk.
+        predict: Its inference.
+        model: Its torch model; None where nobody gave a way to load it.
+    """
+
+    release_dir: Path
+    predict: Predict
+    model: torch.nn.Module | None
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What only a look into a release's files can tell.
+
+    Attributes:
+        metrics: Name -> value, beside what ``evaluate`` returns.
+        xai: What :func:`explain_again` returns, of a family that explains itself in its own way;
+            None explains it in the usual one.
+        points: Question -> parts of the result that answer it, as dotted paths.
+    """
+
+    metrics: Mapping[str, float]
+    xai: dict[str, Any] | None = None
+    points: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def load_predict(release_dir: Path) -> Predict:
@@ -153,6 +184,7 @@ def measure(
     care: dict[str, Any] | None = None,
     drift: DriftSummary | None = None,
     model: torch.nn.Module | None = None,
+    inspect: Callable[[OpenedRelease], Inspected] | None = None,
 ) -> dict[str, Any]:
     """Measure a release and return ``deployment_validation.json``.
 
@@ -167,29 +199,63 @@ def measure(
             ``invariance``, ``training_rows`` or both; None when nothing was.
         drift: What a drift check of current inputs found; None when none was made.
         model: The released torch model, to explain it again; None says that nobody did.
+        inspect: Looks into the files of the release.
+
+    Raises:
+        EvidenceError: The release has no explanation, or a point names a part that is not there.
     """
     predict = load_predict(release_dir)
     first, second = (hashlib.sha256(predict(inputs).tobytes()).hexdigest() for _ in range(2))
-    metrics = evaluate(predict)
-    return {
+    found = None if inspect is None else inspect(OpenedRelease(release_dir, predict, model))
+    metrics = {**evaluate(predict), **(found.metrics if found else {})}
+    xai = found.xai if found else None
+    document = {
         "schema_version": "1",
         "release_id": build_manifest(release_dir).release_id,
         "metrics": {name: _finite_or_text(value) for name, value in sorted(metrics.items())},
         "determinism": {"identical": first == second, "digest": f"sha256:{first}"},
-        "xai": explain_again(release_dir, model, inputs),
+        "xai": explain_again(release_dir, model, inputs) if xai is None else xai,
         "validator": validator,
         "data": data,
         "at": now.isoformat().replace("+00:00", "Z"),
         **({} if care is None else {"care": care}),
         **({} if drift is None else {"drift": drift.to_dict()}),
     }
+    if found is None or not found.points:
+        return document
+    return {**document, "points": _answered(document, found.points)}
 
 
-def _check_drift(
+def _answered(
+    document: dict[str, Any], points: Mapping[str, tuple[str, ...]]
+) -> dict[str, dict[str, Any]]:
+    """Return of each question the parts of a result that answer it, by their paths."""
+
+    def part(path: str) -> Any:
+        value: Any = document
+        for key in path.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise EvidenceError(f"has no {path}", where="deployment_validation.json")
+            value = value[key]
+        return value
+
+    return {name: {path: part(path) for path in paths} for name, paths in points.items()}
+
+
+def check_drift(
     release_dir: Path, current: CurrentInputs, now: datetime
 ) -> tuple[DriftSummary, dict[str, bytes]]:
-    """Check current inputs for drift; return the summary, and the files to log of it."""
-    from kfm_mlflow.monitor.drift import check_drift
+    """Check current inputs for drift from a release's baseline.
+
+    Args:
+        release_dir: The release on local disk.
+        current: The inputs, and how to check them.
+        now: When (aware UTC).
+
+    Returns:
+        The summary, and file name -> bytes of what is logged of it.
+    """
+    from kfm_mlflow.monitor import drift as checks
     from kfm_mlflow.monitor.drift_baseline import load_baseline
     from kfm_mlflow.monitor.drift_report import check_with_evidently
     from kfm_mlflow.monitor.drift_sample import sample_of_inputs
@@ -199,7 +265,7 @@ def _check_drift(
     if current.has_report:
         summary, html = check_with_evidently(baseline, sample, current.plan, now)
     else:
-        summary = check_drift(baseline, sample, current.plan, now)
+        summary = checks.check_drift(baseline, sample, current.plan, now)
     files = {"drift_summary.json": canonical_bytes(summary.to_dict())}
     return summary, files if html is None else {**files, "report.html": html}
 
@@ -216,6 +282,7 @@ def log_validation(
     care: Callable[[Predict, torch.nn.Module | None], dict[str, Any]] | None = None,
     current: CurrentInputs | None = None,
     load_model: Callable[[Path], torch.nn.Module] | None = None,
+    inspect: Callable[[OpenedRelease], Inspected] | None = None,
 ) -> LoggedValidation:
     """Validate the release of a run and log the signed result beside it.
 
@@ -233,6 +300,7 @@ def log_validation(
             with the rest, and logged under ``drift/``. None checks nothing.
         load_model: Takes the release's directory, returns the torch model in its ``model.pt``,
             whose explanation is then measured again. None leaves that out, and says so.
+        inspect: Takes the release as it lies here, returns what its files tell.
 
     Returns:
         What was measured.
@@ -258,7 +326,7 @@ def log_validation(
         release_dir = Path(path)
         metadata = load_json(release_dir / "model_metadata.json")
         model = None if load_model is None else load_model(release_dir)
-        drift, files = (None, {}) if current is None else _check_drift(release_dir, current, now)
+        drift, files = (None, {}) if current is None else check_drift(release_dir, current, now)
         document = measure(
             release_dir,
             evaluate=evaluate,
@@ -269,6 +337,7 @@ def log_validation(
             care=None if care is None else care(load_predict(release_dir), model),
             drift=drift,
             model=model,
+            inspect=inspect,
         )
         try:
             binding = Binding(

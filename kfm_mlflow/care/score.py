@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kfm_mlflow.release.bundle import ITEM_PATHS
+
 FAIR_WEIGHT, CARE_WEIGHT = 0.7, 0.3
 BANDS = ((95.0, "Excellent"), (80.0, "Strong"), (65.0, "Review Needed"), (0.0, "Blocked"))
 """Least score in per cent -> its name, best first."""
@@ -70,11 +72,18 @@ class FairCareScore:
         }
 
 
-def score(held: Mapping[str, bool]) -> FairCareScore:
+def score(
+    held: Mapping[str, bool],
+    *,
+    fair_parts: Mapping[str, tuple[str, ...]] = FAIR_PARTS,
+    care_parts: Mapping[str, tuple[str, ...]] = CARE_PARTS,
+) -> FairCareScore:
     """Compute a score.
 
     Args:
         held: Check -> whether it holds; one that is not there does not.
+        fair_parts: Part of FAIR -> its checks; a release's unless told otherwise.
+        care_parts: The same of CARE.
     """
 
     def parts(of: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
@@ -83,8 +92,8 @@ def score(held: Mapping[str, bool]) -> FairCareScore:
             for part, names in of.items()
         }
 
-    fair, care = parts(FAIR_PARTS), parts(CARE_PARTS)
-    names = [n for part in (*FAIR_PARTS.values(), *CARE_PARTS.values()) for n in part]
+    fair, care = parts(fair_parts), parts(care_parts)
+    names = [n for part in (*fair_parts.values(), *care_parts.values()) for n in part]
     return FairCareScore(
         sum(fair.values()) / len(fair),
         sum(care.values()) / len(care),
@@ -111,7 +120,8 @@ def fair_checks(
         found = [said for name, said in problems.items() if name.startswith(f"{kind}:")]
         return bool(found) and not any(found)
 
-    metadata, item = part("model_metadata.json"), part("stac/model-item.json")
+    metadata = part("model_metadata.json")
+    item = next((found for path in ITEM_PATHS if (found := part(path))), {})
     properties = item.get("properties")
     properties = properties if isinstance(properties, Mapping) else {}
     assets = item.get("assets")

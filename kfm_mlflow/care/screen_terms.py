@@ -8,6 +8,7 @@ from kfm_mlflow.care.labels import UNKNOWN_TYPE, effect_of, parse_label
 from kfm_mlflow.care.licences import read_licence
 from kfm_mlflow.care.screening import CareFinding, Status
 from kfm_mlflow.errors import DataError
+from kfm_mlflow.release.bundle import ITEM_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,9 +28,10 @@ _COMMERCIAL_USE = ("commercial", "advertis", "marketing", "insurance", "for sale
 def licences_of(documents: Mapping[str, Any]) -> dict[str, Any]:
     """Return file and JSON path -> licence of everything in a release that names the release's."""
     found = {}
-    item = documents.get("stac/model-item.json")
-    if isinstance(item, dict) and isinstance(item.get("properties"), dict):
-        found["stac/model-item.json: $.properties.license"] = item["properties"].get("license")
+    for path in ITEM_PATHS:
+        item = documents.get(path)
+        if isinstance(item, dict) and isinstance(item.get("properties"), dict):
+            found[f"{path}: $.properties.license"] = item["properties"].get("license")
     for path in ("model-card.json", "model_metadata.json"):
         document = documents.get(path)
         for part, value in document.items() if isinstance(document, dict) else ():

@@ -33,6 +33,11 @@ Phase = Literal["pretrain", "finetune", "final"]
 PHASES: tuple[Phase, ...] = ("pretrain", "finetune", "final")
 
 
+def registered_name_of(model_id: str) -> str:
+    """Return the registered model that a training's model id means: ``a_b`` is ``a-b``."""
+    return model_id.replace("_", "-")
+
+
 def _digest(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("is no text")  # noqa: TRY004 - pydantic reads ValueError

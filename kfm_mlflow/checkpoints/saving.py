@@ -19,15 +19,16 @@ from __future__ import annotations
 import fcntl
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from kfm_mlflow.canonical import digest_bytes, digest_file, write_bytes
+from kfm_mlflow.canonical import digest_bytes, digest_file, load_json, write_bytes
 from kfm_mlflow.checkpoints.documents import SavedState, read_state, write_documents
 from kfm_mlflow.checkpoints.records import (
     DOCUMENTS,
     SUFFIX,
+    TELEMETRY,
     ChecksumEntry,
     ManifestEntry,
     MetricsEntry,
@@ -65,26 +66,11 @@ class CheckpointWriter:
             StorageError: It cannot be written to.
         """
         self._root, self._training, self._clock = root, training, clock
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(root / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
-        except OSError as exc:
-            raise StorageError(f"cannot be used ({exc.strerror})", where=str(root)) from exc
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            os.close(self._lock)
-            raise ConflictError(
-                "another trainer is writing here",
-                where=str(root),
-                remedy="wait for it, or give this one a directory of its own",
-            ) from exc
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(hold_directory(root, make=True))
             _sweep(root)
             self.state = read_state(root, training)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self._held = stack.pop_all()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kfm-checkpoint")
         self._pending: Future[None] | None = None
 
@@ -104,7 +90,7 @@ class CheckpointWriter:
                 self.wait()
         finally:
             self._thread.shutdown(wait=True)
-            os.close(self._lock)
+            self._held.close()
 
     def latest(self) -> tuple[ManifestEntry, dict[str, Any]] | None:
         """Return the last listed checkpoint and its state; None before the first one.
@@ -117,6 +103,14 @@ class CheckpointWriter:
             return None
         entry = self.state.manifest.checkpoints[-1]
         return entry, load_checkpoint(self._root / entry.file_name, entry.checksum_sha256)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Training time of all listed checkpoints, as the telemetry says; 0 before the first."""
+        if not self.state.manifest.checkpoints:
+            return 0.0
+        said = load_json(self._root / TELEMETRY)
+        return float(said["training_time_min"]) * 60.0
 
     def save(
         self, checkpoint_id: str, phase: Phase, epoch: int, state: Any, measured: Measured
@@ -213,6 +207,39 @@ class CheckpointWriter:
         with _translated(self._root):
             write_documents(self._root, self._training, after, measured, violations)
         self.state = after
+
+
+@contextmanager
+def hold_directory(root: Path, *, make: bool = False) -> Iterator[None]:
+    """Keep everybody else from writing into a directory of checkpoints.
+
+    Args:
+        root: The directory.
+        make: Whether to make it.
+
+    Raises:
+        ConflictError: A trainer, or another command, holds it.
+        StorageError: It is not there, or cannot be written to.
+    """
+    try:
+        if make:
+            root.mkdir(parents=True, exist_ok=True)
+        lock = os.open(root / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as exc:
+        raise StorageError(f"cannot be used ({exc.strerror})", where=str(root)) from exc
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(lock)
+        raise ConflictError(
+            "another trainer is writing here",
+            where=str(root),
+            remedy="wait for it, or give this one a directory of its own",
+        ) from exc
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _sweep(root: Path) -> None:

@@ -24,21 +24,19 @@ What is looked for, each with a code of its own:
 ``NOT_CERTIFIED``         approved, and no certificate of a quorum holds for a listed checkpoint
 ========================= =======================================================================
 
-Nothing is loaded and nothing is written; each file is read once.
+Pure; ``directory.py`` reads for it.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from kfm_mlflow.canonical import digest_file, parse_digest, parse_json
+from kfm_mlflow.canonical import parse_digest
 from kfm_mlflow.checkpoints.records import (
     CERTIFICATE,
     CHECKSUMS,
@@ -51,15 +49,14 @@ from kfm_mlflow.checkpoints.records import (
     ManifestEntry,
     MetricsEntry,
 )
-from kfm_mlflow.errors import EvidenceError, InputError
-from kfm_mlflow.release.scan import scan_file
+from kfm_mlflow.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d{3,})(?:_.*)?")
-_THREAD_COUNT = min(4, os.cpu_count() or 1)
+    Certified = Callable[["VerifiedCheckpoints", ManifestEntry], Sequence[str]]
+
+_NUMBERED = re.compile(r"(?P<stem>checkpoint_)(?P<number>\d{3,})(?:_.*)?")
 _TRAIN_AGAIN = "restore the file, or resume the training, which writes it again"
 
 
@@ -120,80 +117,79 @@ class _Read:
     rows: tuple[tuple[int, Any], ...]
 
 
-def verify_directory(
-    root: Path,
+@dataclass(frozen=True)
+class Held:
+    """What a directory of checkpoints holds, or a release of it.
+
+    Attributes:
+        documents: Name -> parsed JSON.
+        problems: Name -> why a document that is there could not be read.
+        digests: Name of a checkpoint file -> ``sha256:<hex>``; None where it could not be read.
+        unsafe: Name of a checkpoint file -> what it would run.
+    """
+
+    documents: Mapping[str, Any]
+    problems: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str | None] = field(default_factory=dict)
+    unsafe: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def judge_checkpoints(
+    held: Held,
     *,
-    other_manifests: Sequence[Path] = (),
     planned_epochs: int | None = None,
-    certified: Callable[[Path, ManifestEntry], Sequence[str]] | None = None,
+    certified: Certified | None = None,
 ) -> VerifiedCheckpoints:
     """Look for everything in the module's table.
 
     Args:
-        root: Directory with the checkpoints and their documents.
-        other_manifests: Manifests elsewhere that must say the same of the same checkpoints; those
-            beside the first one are found.
+        held: What there is.
         planned_epochs: Length of the training, where the manifest does not say it.
-        certified: Says why no certificate of a quorum holds for a checkpoint; nothing when one
-            does. None leaves it at whether there is a certificate that names the checkpoint.
+        certified: Says why no certificate of a quorum holds for a checkpoint of what was found;
+            nothing when one does. None leaves it at whether a certificate names the checkpoint.
     """
     found = VerifiedCheckpoints()
-    if not root.is_dir():
-        found.add("MANIFEST_MISSING", str(root), "is no directory", "name the checkpoints' folder")
+    for name, problem in held.problems.items():
+        found.add("DOCUMENT_INVALID", name, problem, "restore it from a copy")
+    if MANIFEST not in held.documents:
+        if MANIFEST not in held.problems:
+            found.add("MANIFEST_MISSING", MANIFEST, "is not there", "name the checkpoints' folder")
+        _unlisted(set(held.digests), set(), found)
         return found
-    manifest = _manifest(root / MANIFEST, found)
-    present = {path.name for path in root.iterdir() if path.name.endswith(SUFFIX)}
     for name in DOCUMENTS[1:]:
-        if manifest and not (root / name).is_file():
+        if name not in held.documents and name not in held.problems:
             found.add("DOCUMENT_MISSING", name, "is not there", "resume the training")
+    manifest = _manifest(held.documents[MANIFEST], found)
     if manifest is None:
-        _unlisted(present, set(), found)
+        _unlisted(set(held.digests), set(), found)
         return found
-    entries = found.entries
-    _order(entries, planned_epochs or manifest.get("planned_epochs"), found)
-    listed = {entry.file_name for entry in entries}
-    _unlisted(present, listed | _named_by_broken(manifest), found)
-    digests = _bytes(root, sorted(listed & present), found)
-    for entry in entries:
-        name = entry.file_name
-        if name not in present:
-            found.add(
-                "FILE_MISSING", f"{MANIFEST}: {entry.id}", f"{name} is not there", _TRAIN_AGAIN
-            )
-        elif digests.get(name) not in (None, entry.checksum_sha256):
-            found.add(
-                "CHECKSUM_WRONG",
-                name,
-                f"has {digests[name]}, the manifest says {entry.checksum_sha256}",
-                _TRAIN_AGAIN,
-            )
-    _registry(root, listed, digests, found)
-    _metrics(root, entries, found)
-    beside = sorted(p for p in root.glob("*manifest*.json") if p.name != MANIFEST)
-    for path in (*beside, *other_manifests):
-        _other(path, found)
+    _order(found.entries, planned_epochs or manifest.get("planned_epochs"), found)
+    listed = {entry.file_name for entry in found.entries}
+    _unlisted(set(held.digests), listed | _named_by_broken(manifest), found)
+    _files(held, found)
+    _registry(held, listed, found)
+    _metrics(held, found)
+    for name in sorted(set(held.documents) - {*DOCUMENTS, CERTIFICATE}):
+        _other(name, held.documents[name], found)
     if found.approved:
-        _approval(root, entries, certified, found)
+        _approval(certified or _names(held), found)
     return found
 
 
-def _rows(path: Path, key: str, kind: type[BaseModel], found: VerifiedCheckpoints) -> _Read | None:
+def _rows(
+    name: str, value: Any, key: str, kind: type[BaseModel], found: VerifiedCheckpoints
+) -> _Read | None:
     """Read a document row by row, so that one bad row hides no other."""
-    try:
-        value = parse_json(path.read_bytes(), where=path.name)
-    except (OSError, EvidenceError) as exc:
-        found.add("DOCUMENT_INVALID", path.name, str(exc), "restore it from a copy")
-        return None
     listed = value.get(key) if isinstance(value, dict) else None
     if not isinstance(listed, list):
-        found.add("DOCUMENT_INVALID", f"{path.name}: {key}", "is no list", "restore it from a copy")
+        found.add("DOCUMENT_INVALID", f"{name}: {key}", "is no list", "restore it from a copy")
         return None
     rows = []
     for place, row in enumerate(listed):
         try:
             rows.append((place, kind.model_validate(row)))
         except ValidationError as exc:
-            _bad_row(f"{path.name}: {key}.{place}", exc, found)
+            _bad_row(f"{name}: {key}.{place}", exc, found)
     return _Read(value, tuple(rows))
 
 
@@ -209,17 +205,14 @@ def _bad_row(where: str, exc: ValidationError, found: VerifiedCheckpoints) -> No
         )
 
 
-def _manifest(path: Path, found: VerifiedCheckpoints) -> dict[str, Any] | None:
-    if not path.is_file():
-        found.add("MANIFEST_MISSING", path.name, "is not there", "name the checkpoints' folder")
-        return None
-    read = _rows(path, "checkpoints", ManifestEntry, found)
+def _manifest(value: Any, found: VerifiedCheckpoints) -> dict[str, Any] | None:
+    read = _rows(MANIFEST, value, "checkpoints", ManifestEntry, found)
     if read is None:
         return None
     try:
         head = CheckpointsManifest.model_validate({**read.head, "checkpoints": ()})
     except ValidationError as exc:
-        _bad_row(path.name, exc, found)
+        _bad_row(MANIFEST, exc, found)
     else:
         found.model_id, found.version, found.approved = head.model_id, head.version, head.approved
     # Who claims approval without a readable head claims it all the same.
@@ -298,34 +291,29 @@ def _gaps(ids: Sequence[str]) -> Iterator[str]:
                 yield f"{stem}{number:0{widths[stem]}d}"
 
 
-def _bytes(root: Path, names: Sequence[str], found: VerifiedCheckpoints) -> dict[str, str]:
-    """Hash and scan files; what cannot be read has a finding and no digest."""
-
-    def judge(name: str) -> tuple[str, str | None, tuple[str, ...]]:
-        path = root / name
-        if path.is_symlink():
-            return name, None, (f"{name}: is a link",)
-        try:
-            report = scan_file(root, name, {})
-            return name, digest_file(path), (*report.pickles, *report.formats)
-        except OSError as exc:
-            return name, None, (f"{name}: cannot be read ({exc.strerror})",)
-
-    with ThreadPoolExecutor(_THREAD_COUNT, thread_name_prefix="kfm-hash") as threads:
-        judged = list(threads.map(judge, names))
-    for name, _, problems in judged:
-        for problem in problems:
-            sentence = problem.removeprefix(f"{name}: ")
-            found.add("UNSAFE", name, sentence, f"do not load it; {_TRAIN_AGAIN}")
-    return {name: digest for name, digest, _ in judged if digest is not None}
+def _files(held: Held, found: VerifiedCheckpoints) -> None:
+    for entry in found.entries:
+        name = entry.file_name
+        digest = held.digests.get(name)
+        if name not in held.digests:
+            found.add(
+                "FILE_MISSING", f"{MANIFEST}: {entry.id}", f"{name} is not there", _TRAIN_AGAIN
+            )
+        elif digest not in (None, entry.checksum_sha256):
+            found.add(
+                "CHECKSUM_WRONG",
+                name,
+                f"has {digest}, the manifest says {entry.checksum_sha256}",
+                _TRAIN_AGAIN,
+            )
+        for problem in held.unsafe.get(name, ()):
+            found.add("UNSAFE", name, problem, f"do not load it; {_TRAIN_AGAIN}")
 
 
-def _registry(
-    root: Path, listed: set[str], digests: dict[str, str], found: VerifiedCheckpoints
-) -> None:
-    path = root / CHECKSUMS
-    read = _rows(path, "files", ChecksumEntry, found) if path.is_file() else None
-    if read is None:
+def _registry(held: Held, listed: set[str], found: VerifiedCheckpoints) -> None:
+    document = held.documents.get(CHECKSUMS)
+    read = document and _rows(CHECKSUMS, document, "files", ChecksumEntry, found)
+    if not read:
         return
     known: dict[str, ChecksumEntry] = {row.file: row for _, row in read.rows}
     tried = {str(row.get("file")) for row in read.head["files"] if isinstance(row, dict)}
@@ -336,21 +324,22 @@ def _registry(
             "CHECKSUM_UNREGISTERED", CHECKSUMS, f"{name} is not in the manifest", "remove the row"
         )
     for name, entry in known.items():
-        if name in digests and digests[name] != entry.checksum_sha256:
+        digest = held.digests.get(name)
+        if digest not in (None, entry.checksum_sha256):
             found.add(
                 "CHECKSUM_WRONG",
                 name,
-                f"has {digests[name]}, {CHECKSUMS} says {entry.checksum_sha256}",
+                f"has {digest}, {CHECKSUMS} says {entry.checksum_sha256}",
                 _TRAIN_AGAIN,
             )
 
 
-def _metrics(root: Path, entries: Sequence[ManifestEntry], found: VerifiedCheckpoints) -> None:
-    path = root / METRICS
-    read = _rows(path, "checkpoints", MetricsEntry, found) if path.is_file() else None
-    if read is None:
+def _metrics(held: Held, found: VerifiedCheckpoints) -> None:
+    document = held.documents.get(METRICS)
+    read = document and _rows(METRICS, document, "checkpoints", MetricsEntry, found)
+    if not read:
         return
-    listed = {entry.id: entry for entry in entries}
+    listed = {entry.id: entry for entry in found.entries}
     known: dict[str, MetricsEntry] = {row.id: row for _, row in read.rows}
     for name in sorted(set(known) - set(listed)):
         found.add("METRICS_UNKNOWN", METRICS, f"{name} is not in the manifest", "remove or list it")
@@ -379,10 +368,9 @@ def _pairs(entry: ManifestEntry, row: MetricsEntry) -> Iterator[tuple[str, Any, 
             yield what, here, there
 
 
-def _other(path: Path, found: VerifiedCheckpoints) -> None:
+def _other(name: str, value: Any, found: VerifiedCheckpoints) -> None:
     """Hold another manifest against the first one."""
-    name = path.name
-    read = _rows(path, "checkpoints", ManifestEntry, found)
+    read = _rows(name, value, "checkpoints", ManifestEntry, found)
     if read is None:
         return
     ours = {entry.id: entry for entry in found.entries}
@@ -416,17 +404,11 @@ def _other(path: Path, found: VerifiedCheckpoints) -> None:
                 )
 
 
-def _approval(
-    root: Path,
-    entries: Sequence[ManifestEntry],
-    certified: Callable[[Path, ManifestEntry], Sequence[str]] | None,
-    found: VerifiedCheckpoints,
-) -> None:
+def _approval(certified: Certified, found: VerifiedCheckpoints) -> None:
     """Say why no certificate holds for any checkpoint; one that does is enough."""
-    judge = certified or _names
     problems: list[str] = []
-    for entry in reversed(entries):
-        wrong = judge(root, entry)
+    for entry in reversed(found.entries):
+        wrong = certified(found, entry)
         if not wrong:
             return
         problems += [sentence for sentence in wrong if sentence not in problems]
@@ -438,13 +420,18 @@ def _approval(
     )
 
 
-def _names(root: Path, entry: ManifestEntry) -> Sequence[str]:
-    path = root / CERTIFICATE
-    if not path.is_file():
-        return (f"there is no {CERTIFICATE}",)
-    try:
-        value = parse_json(path.read_bytes(), where=CERTIFICATE)
-        named = parse_digest(value["checksum_sha256"]) if isinstance(value, dict) else ""
-    except (OSError, EvidenceError, InputError, KeyError) as exc:
-        return (f"{CERTIFICATE} cannot be read ({exc})",)
-    return () if named == entry.checksum_sha256 else (f"{CERTIFICATE} is of another checkpoint",)
+def _names(held: Held) -> Certified:
+    """Return whether the certificate that is there, if there is one, names a checkpoint."""
+    value = held.documents.get(CERTIFICATE)
+
+    def why_not(_: VerifiedCheckpoints, entry: ManifestEntry) -> Sequence[str]:
+        if value is None:
+            return (f"there is no {CERTIFICATE}",)
+        try:
+            named = parse_digest(value["checksum_sha256"]) if isinstance(value, dict) else ""
+        except (InputError, KeyError):
+            return (f"{CERTIFICATE} names no digest",)
+        wrong = f"{CERTIFICATE} is of another checkpoint"
+        return () if named == entry.checksum_sha256 else (wrong,)
+
+    return why_not

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.registry.history import Entry, Tenure
 
 _WIDTH = 12
+_CERTIFIED_WIDTH = 20
 
 
 def plain(text: Any) -> str:
@@ -37,6 +38,9 @@ def headline(entry: Entry) -> str:
         voter, choices = entry.contradiction["voter"], entry.contradiction["choices"]
         said = f"{voter} contradicts themselves: {', '.join(map(str, choices))}"
         return plain(f"{entry.model} v{entry.version}  {said}")
+    if entry.certified is not None:
+        said = f"{entry.certified['checkpoint_id']} of {entry.release_version} certified"
+        return plain(f"{entry.model}  {said}")
     if entry.ordered is not None:
         back = entry.ordered["to_version"]
         said = f"{entry.ordered['order']}{f' to v{back}' if back else ''} ordered"
@@ -96,7 +100,7 @@ def entry_lines(entry: Entry) -> list[str]:
         headline(entry),
         *_field("when", entry.at),
         *_field("who", _asker(entry)),
-        *_field("why", entry.reason or "no reason given"),
+        *_field("why", "" if entry.certified else entry.reason or "no reason given"),
         *_field("outcome", entry.outcome),
         *_field("restores", "a former Production release, on a rollback" if entry.restores else ""),
         *_vote_lines(entry.votes),
@@ -111,6 +115,9 @@ def entry_lines(entry: Entry) -> list[str]:
         lines += ["findings", *_finding_lines(entry.not_passed)]
     elif entry.verdict:
         lines += _field("findings", "every gate passed")
+    if entry.certified is not None:
+        for name, text in entry.certified.items():
+            lines += [f"{name:<{_CERTIFIED_WIDTH}}{plain(text)}"]
     lines += _field("release", f"{entry.release_version} {entry.release_id}".strip())
     lines += _field("frozen at", entry.frozen_uri)
     if entry.verdict:

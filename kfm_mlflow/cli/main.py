@@ -31,6 +31,11 @@ _COMMANDS = {
     "recheck": ("kfm_mlflow.cli.recheck", "recheck", "Judge again what is promoted now."),
     "doctor": ("kfm_mlflow.cli.doctor", "doctor", "Check a governed server's defences."),
     "care": ("kfm_mlflow.cli.care", "care", "Load sovereign regions and look at their rules."),
+    "checkpoints": (
+        "kfm_mlflow.cli.checkpoints",
+        "checkpoints",
+        "Verify and certify the checkpoints of a training.",
+    ),
     "catalog": ("kfm_mlflow.cli.catalog", "catalog", "Export the STAC catalog of all releases."),
     "ledger": ("kfm_mlflow.cli.ledger", "ledger", "Show and verify the ledger."),
     "rollout": ("kfm_mlflow.cli.rollout", "rollout", "Serve a model and run its rollouts."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,17 @@ import click
 
 from kfm_mlflow.cli.rollout_orders import abort, pause, promote, resume, start
 from kfm_mlflow.cli.rollout_show import status, watch
-from kfm_mlflow.cli.rollout_telemetry import Telemetry, open_watchers, telemetry_options
+from kfm_mlflow.cli.rollout_telemetry import (
+    Telemetry,
+    open_watchers,
+    span_dir_of,
+    telemetry_options,
+)
+from kfm_mlflow.rollout.deployments_announced import announced
+from kfm_mlflow.rollout.deployments_asked import parse_url
 from kfm_mlflow.rollout.leadership import LEASE_S
 from kfm_mlflow.rollout.planes import load_plane
-from kfm_mlflow.rollout.remote import RemoteRegistry
+from kfm_mlflow.rollout.remote import RemoteRegistry, find_cache
 
 _SERVER = click.option("--server", envvar="MLFLOW_TRACKING_URI", help="URL of the MLflow server.")
 
@@ -33,6 +41,19 @@ def rollout() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, help="Where the model is served.")
 @click.option("--route-prefix", default="/", show_default=True)
+@click.option(
+    "--endpoint-url",
+    metavar="URL",
+    help="Where others reach the model, to be written down for `mlflow deployments`. By default it "
+    "is HOST:PORT, if nothing else is written there.",
+)
+@click.option(
+    "--router-replicas",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that split the traffic.",
+)
 @click.option("--address", help="Ray cluster to attach to; starts a local one by default.")
 @click.option("--plane", default="portable", show_default=True)
 @click.option(
@@ -63,6 +84,8 @@ def run(  # one parameter per option
     host: str,
     port: int,
     route_prefix: str,
+    endpoint_url: str | None,
+    router_replicas: int,
     address: str | None,
     plane: str,
     interval_s: float,
@@ -77,20 +100,29 @@ def run(  # one parameter per option
     from kfm_mlflow.rollout.ports import SystemClock
     from kfm_mlflow.rollout.watched import watched
 
-    told = Telemetry(**telemetry)
+    cache = find_cache(cache_dir, os.environ)
+    told = Telemetry(**telemetry, span_dir=span_dir_of(model, cache))
+    if endpoint_url is not None:
+        endpoint_url = parse_url(
+            endpoint_url, where="--endpoint-url", remedy="use http://HOST:PORT"
+        )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for noisy in ("ray", "ray.serve", "mlflow", "urllib3", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     registry = RemoteRegistry(
         server,
         controller_key=key,
-        cache_dir=cache_dir,
+        cache_dir=cache,
         regions_file=None if regions is None else regions.resolve(),
     )
-    plan = registry.policy(registry.model(model)["family"]).rollout
+    policy = registry.policy(registry.model(model)["family"])
+    asked = policy.gates.telemetry
+    click.echo(told.tell_spans(None if asked is None else asked.min_span_ratio))
     stopped: list[int] = []
     opener = load_plane(plane, where="--plane")
-    extra = {} if told.spans is None else {"spans": told.spans}
+    extra: dict[str, Any] = {} if told.spans is None else {"spans": told.spans}
+    if router_replicas > 1:
+        extra["router_replicas"] = router_replicas
     with (
         open_watchers(model, told, host) as watchers,
         opener(
@@ -102,13 +134,19 @@ def run(  # one parameter per option
             gpu_share=gpu_share,
             **extra,
         ) as opened,
+        announced(
+            registry, model, opened.url, named=endpoint_url, lasts=address is not None
+        ) as announcements,
     ):
         # Ray installs its own handlers when it starts, so ours come after.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _: stopped.append(received))
         click.echo(f"serving {model} at {opened.url}; following {registry.server}")
-        port_of, plane_of = watched(registry, watchers), watched(opened, watchers)
-        controller = Controller(port_of, plane_of, plan, SystemClock(), model, lease_s=lease_s)
+        port_of = watched(registry, watchers)
+        plane_of = watched(opened, [*watchers, *announcements])
+        controller = Controller(
+            port_of, plane_of, policy.rollout, SystemClock(), model, lease_s=lease_s
+        )
         controller.run(lambda: bool(stopped), interval_s)
 
 

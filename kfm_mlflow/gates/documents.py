@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.gates.explained import explained_again, judge_explanation
 from kfm_mlflow.gates.findings import Finding, Move
-from kfm_mlflow.gates.measured import explained_again, span_coverage
+from kfm_mlflow.gates.measured import span_coverage
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level
 
@@ -159,20 +160,7 @@ def xai(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     findings = _checked(evidence.content, "xai-summary", settings.path, "XAI")
     if findings:
         return findings
-    delta = abs(_number(document.value["convergence_delta"]))
+    delta = _number(document.value["convergence_delta"])
     stability = _number(document.value["stability"]["min_correlation"])
-    findings += _at_most(
-        "XAI_DELTA", "convergence delta", delta, settings.max_convergence_delta_ratio, "1"
-    )
-    stable = stability >= settings.min_stability
-    findings.append(
-        Finding(
-            "XAI_STABLE" if stable else "XAI_UNSTABLE",
-            Verdict.PASS if stable else Verdict.FAIL,
-            f"XAI stability {stability:.2f}",
-            f"explanations agree to {stability:.3g}, at least {settings.min_stability:g} is asked",
-            observed=f"{stability:g}",
-            limit=f">= {settings.min_stability:g}",
-        )
-    )
-    return findings + explained_again(evidence, policy, move)
+    own = judge_explanation(settings, delta, stability)
+    return own + explained_again(evidence, policy, move)

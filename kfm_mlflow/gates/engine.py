@@ -17,6 +17,7 @@ from kfm_mlflow.gates import (
     authority,
     bytes_,
     care,
+    checkpoints,
     documents,
     drift,
     lineage,
@@ -35,6 +36,7 @@ from kfm_mlflow.gates.findings import (
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.exemptions import Subject, exemption_for, may_be_waived
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.models import LIMIT_GATES
 from kfm_mlflow.trust.instants import format_instant
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ GATES: Mapping[str, Gate] = {
     "telemetry": documents.telemetry,
     "xai": documents.xai,
     "validation": measured.validation,
-    "metrics": measured.metrics,
+    **{name: measured.limits(name) for name in LIMIT_GATES},
+    "checkpoints": checkpoints.checkpoints,
     "drift": drift.drift,
     "canary": measured.canary,
     "rollback_target": people.rollback_target,

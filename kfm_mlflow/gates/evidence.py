@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.care.regions import RegionSet
     from kfm_mlflow.care.screen import Screening, Subject
-    from kfm_mlflow.policy.models import KeyPolicy, Policy, TrustPolicy
+    from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.policy.trust import KeyPolicy, TrustPolicy
     from kfm_mlflow.release.bundle import Bundle
     from kfm_mlflow.release.manifest import Manifest
     from kfm_mlflow.trust.attestation import AttestationReport

@@ -16,8 +16,9 @@ from kfm_mlflow.trust.statement import Binding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kfm_mlflow.gates.engine import Gate
     from kfm_mlflow.gates.evidence import Evidence
-    from kfm_mlflow.policy.models import Limit, Policy
+    from kfm_mlflow.policy.models import Limit, MetricsPolicy, Policy
     from kfm_mlflow.trust.attestation import AttestationReport
     from kfm_mlflow.trust.signing import SignatureReport
 
@@ -200,16 +201,26 @@ def _judge(limit: Limit, value: object) -> Finding:
     )
 
 
-def metrics(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
-    """Ask whether the validator's signed metrics keep every limit; inclusive, NaN never does."""
-    settings = policy.gates.metrics
-    report, problems = newest(evidence, "validation", binding_of(evidence, move))
-    if report is None or settings is None:
-        return absent("validation", problems, _VALIDATE)
-    measured = (report.claims or {}).get("metrics")
-    values = measured if isinstance(measured, dict) else {}
-    limits = settings.limits_of(split_key(move.model_name)[1])
-    return [_judge(limit, _value(values.get(limit.metric))) for limit in limits]
+def limits(gate: str) -> Gate:
+    """Return the gate that asks whether the validator's signed metrics keep its limits.
+
+    Limits are inclusive, and NaN keeps none.
+
+    Args:
+        gate: One of :data:`~kfm_mlflow.policy.models.LIMIT_GATES`.
+    """
+
+    def asked(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
+        settings: MetricsPolicy | None = getattr(policy.gates, gate)
+        report, problems = newest(evidence, "validation", binding_of(evidence, move))
+        if report is None or settings is None:
+            return absent("validation", problems, _VALIDATE)
+        measured = (report.claims or {}).get("metrics")
+        values = measured if isinstance(measured, dict) else {}
+        found = settings.limits_of(split_key(move.model_name)[1])
+        return [_judge(limit, _value(values.get(limit.metric))) for limit in found]
+
+    return asked
 
 
 def _value(value: object) -> object:
@@ -219,47 +230,8 @@ def _value(value: object) -> object:
     return value
 
 
-def explained_again(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
-    """Ask whether the explanation that the newest validation measured anew keeps the limits.
-
-    Nothing is found where the validator says that it measured none.
-    """
-    settings = policy.gates.xai
-    report, _ = newest(evidence, "validation", binding_of(evidence, move))
-    said = (report.claims or {}).get("xai") if report else None
-    if settings is None or not isinstance(said, dict) or said.get("measured") is not True:
-        return []
-    delta, stability = (
-        _number(said.get(name)) for name in ("convergence_delta", "min_correlation")
-    )
-    converged = abs(delta) <= settings.max_convergence_delta_ratio
-    stable = stability >= settings.min_stability
-    remedy = "see what made the explanation differ from the release's own, and release anew"
-    return [
-        Finding(
-            "XAI_NOW_CONVERGED" if converged else "XAI_NOW_UNCONVERGED",
-            Verdict.PASS if converged else Verdict.FAIL,
-            f"XAI delta measured again {delta:.3g}",
-            f"the convergence delta is {delta:.6g} when the validator measures it, at most "
-            f"{settings.max_convergence_delta_ratio:g} is asked",
-            observed=f"{delta:.6g}",
-            limit=f"<= {settings.max_convergence_delta_ratio:g}",
-            remedy="" if converged else remedy,
-        ),
-        Finding(
-            "XAI_NOW_STABLE" if stable else "XAI_NOW_UNSTABLE",
-            Verdict.PASS if stable else Verdict.FAIL,
-            f"XAI stability measured again {stability:.3g}",
-            f"explanations agree to {stability:.6g} when the validator measures it, at least "
-            f"{settings.min_stability:g} is asked",
-            observed=f"{stability:.6g}",
-            limit=f">= {settings.min_stability:g}",
-            remedy="" if stable else remedy,
-        ),
-    ]
-
-
-def _number(value: object) -> float:
+def number_of(value: object) -> float:
+    """Return a number that a validator wrote; NaN for what is none."""
     found = _value(value)
     is_number = isinstance(found, int | float) and not isinstance(found, bool)
     return float(found) if is_number else math.nan  # type: ignore[arg-type]  # by the line before

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kfm_mlflow.gates.evidence import Evidence
-    from kfm_mlflow.policy.models import KeyPolicy, Policy
+    from kfm_mlflow.policy.models import Policy
+    from kfm_mlflow.policy.trust import KeyPolicy
 
 
 _APPROVE = "sign it: kfm move models:/NAME/BAD --to candidate --restore GOOD --key KEY --reason WHY"

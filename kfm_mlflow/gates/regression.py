@@ -19,6 +19,7 @@ from kfm_mlflow.gates.engine import ask_gates
 from kfm_mlflow.gates.measured import binding_of, is_same_hand, newest
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.models import LIMIT_GATES
 from kfm_mlflow.trust.attestation import binding_problems
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.policy.models import Policy
 
 KIND = "validation"
-_GATES = (KIND, "metrics", "xai")
+_GATES = (KIND, "xai", *LIMIT_GATES)
 _BROKEN = frozenset(
     {"METRIC_OUTSIDE", "NOT_DETERMINISTIC", "XAI_NOW_UNCONVERGED", "XAI_NOW_UNSTABLE"}
 )

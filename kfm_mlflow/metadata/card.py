@@ -13,7 +13,8 @@ from kfm_mlflow.canonical import NAMESPACE
 from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.metadata.facts import find_file, utc_text
 from kfm_mlflow.metadata.schemas import schema_problems
-from kfm_mlflow.metadata.stac import ITEM_PATH, sorted_datasets
+from kfm_mlflow.metadata.stac import sorted_datasets
+from kfm_mlflow.release.bundle import ITEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

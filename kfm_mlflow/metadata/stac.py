@@ -26,13 +26,12 @@ from kfm_mlflow.metadata.stac_assets import (
     relative_href,
 )
 from kfm_mlflow.metadata.stac_schemas import EXTENSIONS, stac_schema_sentences
+from kfm_mlflow.release.bundle import ITEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from kfm_mlflow.metadata.facts import DatasetFact, FileFact, ReleaseFact, RunFact, TensorFact
-
-ITEM_PATH = "stac/model-item.json"
 
 _CARE_FIELDS = ("masking", "scope", "notes", "authority", "labels", "h3_max_resolution")
 

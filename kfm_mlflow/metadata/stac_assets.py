@@ -21,6 +21,10 @@ _KEYS = {
     "model_summary.json": "summary",
     "care.json": "care",
     "sbom.spdx.json": "sbom",
+    "fusion_weights.json": "fusion_weights",
+    "context_router.pt": "context_router",
+    "storynode_v3.pt": "storynode_v3",
+    "storynode_lexicon.json": "storynode_lexicon",
 }
 _FOLDERS = {
     "xai": "xai/summary.json",
@@ -36,6 +40,7 @@ _NAMED_FOLDERS = ("provenance", "telemetry", "xai")
 
 _MEDIA_TYPES = {
     ".json": "application/json",
+    ".geojson": "application/geo+json",
     ".pt": "application/octet-stream; application=pytorch",
     ".onnx": "application/octet-stream; application=onnx",
     ".png": "image/png",
@@ -82,6 +87,8 @@ def _roles(key: str, path: str, suffix: str) -> list[str]:
         return ["mlm:model", "mlm:weights", "data"]
     if suffix == ".onnx":
         return ["mlm:model", "data"]
+    if suffix == ".pt":
+        return ["mlm:weights", "data"]
     folder = path.split("/", 1)[0]
     return ["metadata", folder] if folder in _FOLDERS else ["metadata"]
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from kfm_mlflow.metadata.stac_catalog import (
     GEOJSON,
+    JSON,
     REVERSION_REL,
     STRUCTURE_RELS,
     VERSION_RELS,
@@ -32,6 +33,8 @@ _LONGEST_NAME = 120
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-~ ")
 
 CATALOG_FILE, COLLECTION_FILE, ORIGINAL_FILE = "catalog.json", "collection.json", "signed-item.json"
+REVERSION_FILE = "reversion.json"
+_REVERSION_FIELDS = ("row", "at", "rollback_of", "restored", "restored_hash", "cause")
 
 
 def file_name(text: str) -> str:
@@ -66,10 +69,13 @@ def _own_links(
     """Return the links of a served item that a static one keeps, relative where they can be."""
     kept = []
     for each in document["links"]:
-        # The ledger is on the server, and a static catalog does not say where that is.
-        if each["rel"] in {*STRUCTURE_RELS, REVERSION_REL}:
+        if each["rel"] in STRUCTURE_RELS:
             continue
-        if each["rel"] == "via":
+        if each["rel"] == REVERSION_REL:
+            # The ledger is on the server, and a static catalog does not say where that is.
+            told = _relative(f"{posixpath.dirname(posixpath.dirname(path))}/{REVERSION_FILE}", path)
+            kept.append({**each, "href": told, "type": JSON})
+        elif each["rel"] == "via":
             target = f"{posixpath.dirname(path)}/{ORIGINAL_FILE}"
             kept.append({**each, "href": _relative(target, path)})
         elif each["rel"] in VERSION_RELS:
@@ -78,6 +84,15 @@ def _own_links(
         else:
             kept.append(dict(each))
     return kept
+
+
+def _reversion_document(collection: str, reversion: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a link of a served item says of a reversion, as a document of its own."""
+    return {
+        "schema_version": "1",
+        "model_name": collection,
+        **{name: reversion[f"kfm:{name}"] for name in _REVERSION_FIELDS},
+    }
 
 
 def static_documents(
@@ -104,6 +119,10 @@ def static_documents(
     for item in items:
         path = paths[self_href(item)]
         own = _relative(f"{file_name(item['collection'])}/{COLLECTION_FILE}", path)
+        for each in item["links"]:
+            if each["rel"] == REVERSION_REL:
+                told = f"{file_name(item['collection'])}/{REVERSION_FILE}"
+                documents[told] = _reversion_document(item["collection"], each)
         links = [link("root", _relative(CATALOG_FILE, path)), link("parent", own)]
         links += [link("collection", own), *_own_links(item, path, paths)]
         documents[path] = {**item, "links": links}

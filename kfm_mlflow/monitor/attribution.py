@@ -23,29 +23,33 @@ Everything runs on a copy of the model on the CPU; equal inputs and seed give eq
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfm_mlflow.errors import EvidenceError, InputError
+from kfm_mlflow.errors import EvidenceError
+from kfm_mlflow.monitor.gradients import (
+    NOISE_RATIO,
+    Baseline,
+    baselines,
+    correlation,
+    deterministic,
+    integrate,
+    noisy,
+    prepare,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import torch
     from numpy.typing import NDArray
 
-    Target = Callable[[torch.Tensor], torch.Tensor]
+    from kfm_mlflow.monitor.gradients import Target
 
-Baseline = Literal["patch-mean", "sample-mean"]
+__all__ = ["Baseline", "attribute", "integrated_gradients_summary", "output_detail"]
 
-NOISE_RATIO = 0.05
 _BLOCKS_PER_AXIS = 4
-_MIN_SEED_COUNT = 2
-_BATCH_ROWS = 256
 _EPSILON = 1e-12
 
 
@@ -66,18 +70,6 @@ def output_detail(outputs: torch.Tensor) -> torch.Tensor:
     return (variance + _EPSILON).sqrt()
 
 
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    import torch
-
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(mode=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(mode=before)
-
-
 def _usual_answer(model: torch.nn.Module, inputs: torch.Tensor) -> Target:
     """Return a target: the mean of the answered numbers, each in units of its own deviation."""
     import torch
@@ -90,42 +82,6 @@ def _usual_answer(model: torch.nn.Module, inputs: torch.Tensor) -> Target:
         return mean
 
     return mean_in_deviations
-
-
-def _baselines(inputs: torch.Tensor, baseline: Baseline) -> torch.Tensor:
-    if baseline == "sample-mean":
-        return inputs.mean(dim=0, keepdim=True).expand_as(inputs).contiguous()
-    mean = inputs.reshape(inputs.shape[0], -1).mean(dim=1)
-    return mean.reshape(-1, *([1] * (inputs.dim() - 1))).expand_as(inputs).contiguous()
-
-
-def _attribute(
-    model: torch.nn.Module,
-    target: Target,
-    inputs: torch.Tensor,
-    baselines: torch.Tensor,
-    step_count: int,
-) -> tuple[NDArray[np.float64], float]:
-    """Return attributions like ``inputs`` and the error of completeness as a ratio."""
-    import torch
-    from captum.attr import IntegratedGradients
-
-    def score(rows: torch.Tensor) -> torch.Tensor:
-        return target(model(rows))
-
-    found = IntegratedGradients(score).attribute(
-        inputs,
-        baselines=baselines,
-        n_steps=step_count,
-        method="gausslegendre",
-        internal_batch_size=max(inputs.shape[0], _BATCH_ROWS),
-    )
-    attributions = found.detach().numpy().astype(np.float64)
-    with torch.no_grad():
-        difference = (score(inputs) - score(baselines)).numpy().astype(np.float64)
-    error = attributions.reshape(len(attributions), -1).sum(axis=1) - difference
-    scale = float(np.abs(difference).sum())
-    return attributions, float(np.abs(error).sum()) / scale if scale else 0.0
 
 
 def attribute(
@@ -148,10 +104,10 @@ def attribute(
     Raises:
         InputError: The inputs are empty or not finite, or there are no steps.
     """
-    rows = _prepare(inputs, step_count, _MIN_SEED_COUNT)
+    rows = prepare(inputs, step_count, seed_count=2)
     copied = copy.deepcopy(model).cpu().eval()
-    with _deterministic():
-        return _attribute(copied, target, rows, _baselines(rows, baseline), step_count)[0]
+    with deterministic():
+        return integrate(copied, target, rows, baselines(rows, baseline), step_count)[0]
 
 
 def _axis_blocks(size: int, count: int, name: str) -> list[tuple[slice, str]]:
@@ -189,34 +145,6 @@ def _features(attributions: NDArray[np.float64]) -> list[dict[str, Any]]:
     ]
 
 
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    x, y = a.ravel() - a.mean(), b.ravel() - b.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(np.clip((x @ y) / scale, -1.0, 1.0)) if scale else 0.0
-
-
-def _noisy(inputs: torch.Tensor, seed: int, baseline: Baseline) -> torch.Tensor:
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
-    if baseline == "sample-mean":
-        return inputs + NOISE_RATIO * inputs.std(dim=0, keepdim=True, unbiased=False) * noise
-    spread = inputs.reshape(inputs.shape[0], -1).std(dim=1, unbiased=False)
-    return inputs + NOISE_RATIO * spread.reshape(-1, *([1] * (inputs.dim() - 1))) * noise
-
-
-def _prepare(inputs: Any, step_count: int, seed_count: int) -> torch.Tensor:
-    import torch
-
-    rows = torch.as_tensor(np.asarray(inputs, dtype=np.float32)).clone()
-    if rows.dim() < 2 or not rows.numel() or not bool(torch.isfinite(rows).all()):  # noqa: PLR2004
-        raise InputError("must be finite numbers [n, …] with at least one row", where="inputs")
-    if step_count < 1 or seed_count < _MIN_SEED_COUNT:
-        raise InputError("needs at least 1 step and 2 seeds", where="integrated_gradients_summary")
-    return rows
-
-
 def integrated_gradients_summary(
     model: torch.nn.Module,
     inputs: Any,
@@ -246,21 +174,21 @@ def integrated_gradients_summary(
         InputError: The inputs are empty or not finite, or a count is too small.
         EvidenceError: The model does not answer to its input at all, or answers NaN.
     """
-    rows = _prepare(inputs, step_count, seed_count)
+    rows = prepare(inputs, step_count, seed_count)
     copied = copy.deepcopy(model).cpu().eval()
     columns = baseline == "sample-mean"
     unit = "element" if columns else "sample"
     chosen = target or (_usual_answer(copied, rows) if columns else output_detail)
-    with _deterministic():
-        start = _baselines(rows, baseline)
-        attributions, delta = _attribute(copied, chosen, rows, start, step_count)
+    with deterministic():
+        start = baselines(rows, baseline)
+        attributions, delta = integrate(copied, chosen, rows, start, step_count)
         features = _features(attributions)
         correlations = [
-            _correlation(
+            correlation(
                 attributions,
-                _attribute(copied, chosen, noisy, _baselines(noisy, baseline), step_count)[0],
+                integrate(copied, chosen, shaken, baselines(shaken, baseline), step_count)[0],
             )
-            for noisy in (_noisy(rows, seed + offset, baseline) for offset in range(seed_count))
+            for shaken in (noisy(rows, seed + offset, baseline) for offset in range(seed_count))
         ]
     return {
         "schema_version": "1",

@@ -101,6 +101,21 @@ class EnergyMeasurement:
     """A block that is being measured; its report is there once the block has ended."""
 
     _reports: list[EnergyReport] = field(default_factory=list)
+    _tracker: Any = None
+    _intensity: float = 0.0
+
+    def so_far(self) -> tuple[float, float]:
+        """Return Wh and gCO2e of the block until now; after it, of the whole block.
+
+        Raises:
+            InputError: The grid's intensity is 0: energy is then known at the end alone.
+        """
+        if self._reports:
+            return self.report.energy_wh, self.report.carbon_gco2e
+        if not self._intensity:
+            raise InputError("is 0", where="intensity_g_per_kwh", remedy="leave the block first")
+        grams = 1000.0 * float(self._tracker.flush() or 0.0)
+        return grams / self._intensity * _WH_PER_KWH, grams
 
     @property
     def report(self) -> EnergyReport:
@@ -289,7 +304,7 @@ def measure_energy(
     reports: list[EnergyReport] = []
     tracker.start()
     try:
-        yield EnergyMeasurement(reports)
+        yield EnergyMeasurement(reports, tracker, intensity)
     finally:
         tracker.stop()
         reports.append(

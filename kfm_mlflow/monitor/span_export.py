@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -30,6 +31,9 @@ _logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 64 * 2**20
 KEPT_FILES = 4
+MAX_FOLDER_BYTES = 2**30
+SPAN_FILES = "spans-*.jsonl*"
+"""Names of span files in a folder, those that are full included."""
 _TIMEOUT_S = 10.0
 
 
@@ -87,10 +91,19 @@ def _value(value: Any) -> dict[str, Any]:
 
 
 class FileSpanExporter:
-    """Appends one line per span to a file, and starts a new one when it is full."""
+    """Appends one line per span to a file, and starts a new one when it is full.
+
+    A process that starts anew has a file of a new name, so the folder has a bound as well: the
+    span files of all processes in it that were written longest ago are removed above that.
+    """
 
     def __init__(
-        self, path: Path, *, max_bytes: int = MAX_FILE_BYTES, kept_count: int = KEPT_FILES
+        self,
+        path: Path,
+        *,
+        max_bytes: int = MAX_FILE_BYTES,
+        kept_count: int = KEPT_FILES,
+        max_folder_bytes: int = MAX_FOLDER_BYTES,
     ) -> None:
         """Name the file; its folder is made with the first span.
 
@@ -98,9 +111,12 @@ class FileSpanExporter:
             path: The file that is written; full ones get ``.1`` (the newest) and so on behind it.
             max_bytes: A line that would make the file longer begins a new one.
             kept_count: Full files that are kept.
+            max_folder_bytes: Most that the span files of the folder may hold when a process opens
+                or fills a file of its own.
         """
         self._path, self._max_bytes, self._kept_count = path, max_bytes, kept_count
-        self._is_failing = False
+        self._max_folder_bytes = max_folder_bytes
+        self._is_failing = self._has_looked = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> bool:
         """Write spans; a disk that takes none is logged once; False then."""
@@ -110,6 +126,8 @@ class FileSpanExporter:
         ]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._has_looked:
+                self._make_room()
             self._write(lines)
         except OSError as exc:
             if not self._is_failing:
@@ -147,6 +165,23 @@ class FileSpanExporter:
                 named(number).replace(named(number + 1))
         if self._path.exists():
             self._path.replace(named(1))
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Remove the oldest span files of the folder above its bound, and never this one."""
+        self._has_looked = True
+        found = []
+        for path in self._path.parent.glob(SPAN_FILES):
+            with suppress(FileNotFoundError):  # Another process may rotate at the same time.
+                seen = path.stat()
+                found.append((seen.st_mtime_ns, path, seen.st_size))
+        held_bytes = sum(size for _, _, size in found)
+        for _, path, size in sorted(found):
+            if held_bytes <= self._max_folder_bytes:
+                return
+            if path != self._path:
+                path.unlink(missing_ok=True)
+                held_bytes -= size
 
 
 class OtlpSpanExporter:

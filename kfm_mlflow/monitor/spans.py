@@ -16,11 +16,12 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, Literal
 
 from kfm_mlflow.errors import InputError
+from kfm_mlflow.monitor.signals import signal_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,6 +84,9 @@ class Prediction:
         generation: Of the split in force.
         masked_count: Values of the answer that were made coarser or left out.
         seed: That the release declares; None without one.
+        alarms: Names of the alarms that the answer raised.
+        signals: What is measured of the answer: some of
+            :data:`~kfm_mlflow.monitor.signals.SIGNALS`.
     """
 
     model_name: str
@@ -94,6 +98,8 @@ class Prediction:
     generation: int
     masked_count: int = 0
     seed: int | None = None
+    alarms: tuple[str, ...] = ()
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     def attributes(self, ratio: float) -> dict[str, Any]:
         """Return the span's attributes, all of them.
@@ -101,7 +107,7 @@ class Prediction:
         Args:
             ratio: Share of good answers that is kept, so that a reader can count back.
         """
-        named = {
+        named: dict[str, Any] = {
             "kfm.model.name": self.model_name,
             "kfm.model.version": self.version,
             "kfm.release.id": self.release_id,
@@ -113,7 +119,11 @@ class Prediction:
             "kfm.generation": self.generation,
             "kfm.sample_ratio": 1.0 if self.outcome in FAULTS else ratio,
         }
-        return named if self.seed is None else {**named, "kfm.seed": self.seed}
+        if self.seed is not None:
+            named["kfm.seed"] = self.seed
+        if self.alarms:
+            named["kfm.alarms"] = ",".join(self.alarms)
+        return {**named, **signal_attributes(self.signals)}
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,9 @@ class AccessPolicy(Written):
         roles: Role -> names of the users who hold it.
         may_move: Which roles may move to which level.
         may_attest: Which roles may send which statement.
+        may_download_weights: Roles of which one is needed to download files that hold weights
+            through the server; none means that whoever may read the model may.
+        weights_contact: Whom a refusal says to ask for them.
         break_glass: Which roles may pass over findings.
     """
 
@@ -68,6 +71,8 @@ class AccessPolicy(Written):
     roles: dict[Role, tuple[NonEmpty, ...]] = Field(default={})
     may_move: MovesPolicy = MovesPolicy()
     may_attest: AttestationsPolicy = AttestationsPolicy()
+    may_download_weights: Roles = ()
+    weights_contact: str = ""
     break_glass: BreakGlassPolicy = BreakGlassPolicy()
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.models import LIMIT_GATES
 from kfm_mlflow.policy.rollout import lint_rollout
 
 if TYPE_CHECKING:
@@ -84,9 +85,10 @@ def _lint_levels(policy: Policy) -> list[str]:
         if mode != "enforce":
             notes.append(f"gates.{name}.mode is {mode}: it records and never refuses")
     notes += [
-        f"levels.{level}: metrics without validation asks neither age nor identity"
+        f"levels.{level}: {name} without validation asks neither age nor identity"
         for level, names in levels.items()
-        if "metrics" in names and "validation" not in names
+        for name in LIMIT_GATES
+        if name in names and "validation" not in names
     ]
     if not {"care", "integrity", "signature"} & set(policy.levels.production):
         notes.append("levels.production: without care, integrity or signature nothing is restored")

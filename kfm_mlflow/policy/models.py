@@ -6,12 +6,11 @@ that a level names must be configured, and no level may be without gates.
 
 from __future__ import annotations
 
-from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from kfm_mlflow.canonical import digest_file, digest_json
 from kfm_mlflow.errors import PolicyError
@@ -20,7 +19,7 @@ from kfm_mlflow.policy.drift import DriftPlan
 from kfm_mlflow.policy.exemptions import Exemption
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.rollout import RolloutPolicy
-from kfm_mlflow.policy.signers import CertificateSignerPolicy, SigstoreSignerPolicy
+from kfm_mlflow.policy.trust import TrustPolicy
 from kfm_mlflow.policy.written import NonEmpty, Written
 
 if TYPE_CHECKING:
@@ -230,6 +229,26 @@ class StatementsPolicy(GatePolicy):
     require_lock: bool = False
 
 
+class CheckpointsPolicy(GatePolicy):
+    """What the checkpoints that a release was made from must be; limits are of the released one.
+
+    Attributes:
+        path: Folder of the release that holds them and their documents.
+        max_energy_wh: Greatest energy of the whole training, in Wh.
+        max_carbon_gco2e: Greatest emission of it, in gCO2e.
+        min_faircare_score: Least FAIR+CARE score, 0 to 100.
+        max_bias_index: Greatest bias index; None asks for none.
+        min_auc: Least area under the ROC curve on held-out rows; None asks for none.
+    """
+
+    path: NonEmpty = "checkpoints"
+    max_energy_wh: float = Field(default=4500, gt=0)
+    max_carbon_gco2e: float = Field(default=1800, gt=0)
+    min_faircare_score: float = Field(default=95, ge=0, le=100)
+    max_bias_index: float | None = Field(default=None, ge=0, le=1)
+    min_auc: float | None = Field(default=None, ge=0, le=1)
+
+
 class VotesPolicy(GatePolicy):
     """The council's quorum; its members stand under ``trust.council``."""
 
@@ -251,101 +270,30 @@ class GatesPolicy(Written):
     xai: XaiPolicy | None = None
     validation: ValidationPolicy | None = None
     metrics: MetricsPolicy | None = None
+    fusion: MetricsPolicy | None = None
+    geo_awareness: MetricsPolicy | None = None
+    context_models: MetricsPolicy | None = None
+    routing: MetricsPolicy | None = None
+    narrative: MetricsPolicy | None = None
+    attribution_quality: MetricsPolicy | None = None
+    checkpoints: CheckpointsPolicy | None = None
     drift: DriftPolicy | None = None
     canary: GatePolicy | None = None
     votes: VotesPolicy | None = None
     rollback_target: GatePolicy | None = None
 
 
-class KeyPolicy(Written):
-    """A public key that is trusted for one duty.
-
-    Attributes:
-        name: Who holds it.
-        public_key: PEM text, or use ``public_key_file``.
-        public_key_file: Path of a PEM file, relative to the policy file.
-        not_before: Trusted from then on.
-        not_after: Trusted until then.
-        revoked_at: Not trusted at all once set.
-    """
-
-    name: NonEmpty
-    public_key: str | None = None
-    public_key_file: str | None = None
-    not_before: AwareDatetime | None = None
-    not_after: AwareDatetime | None = None
-    revoked_at: datetime | None = None
-
-    @model_validator(mode="after")
-    def _has_one_key(self) -> Self:
-        if (self.public_key is None) == (self.public_key_file is None):
-            raise ValueError(f"{self.name}: give either public_key or public_key_file")
-        return self
-
-
-class MemberPolicy(KeyPolicy):
-    """A council member; ``roles`` are what required roles and vetoes are checked against."""
-
-    roles: tuple[NonEmpty, ...] = ()
-
-
-class CouncilPolicy(Written):
-    """Who votes.
-
-    Attributes:
-        threshold: ``byzantine`` (ceil((n+f+1)/2), at least 4 members) or a number k.
-        required_roles: Roles of which at least one holder must approve.
-        veto_roles: Roles whose single denial stops everything.
-    """
-
-    members: tuple[MemberPolicy, ...] = ()
-    threshold: Literal["byzantine"] | Annotated[int, Field(ge=1)] = "byzantine"
-    required_roles: tuple[NonEmpty, ...] = ()
-    veto_roles: tuple[NonEmpty, ...] = ()
-
-
-class TrustPolicy(Written):
-    """Who is trusted for which duty; nobody by default.
-
-    Attributes:
-        signers: Keys that sign releases.
-        certificate_signers: Certificates that do.
-        sigstore_signers: Identities that do.
-        validators: Keys of those who validate.
-        controllers: Keys of those who judge canaries.
-        council: Who votes.
-        rollback_approvers: Duties of which one must have signed a rollback before a former
-            Production release comes back: ``controllers`` (automatic), ``council`` (by hand).
-            Without any, no signature is asked for.
-    """
-
-    signers: tuple[KeyPolicy, ...] = ()
-    certificate_signers: tuple[CertificateSignerPolicy, ...] = ()
-    sigstore_signers: tuple[SigstoreSignerPolicy, ...] = ()
-    validators: tuple[KeyPolicy, ...] = ()
-    controllers: tuple[KeyPolicy, ...] = ()
-    council: CouncilPolicy = CouncilPolicy()
-    rollback_approvers: tuple[Literal["controllers", "council"], ...] = ()
-
-    @model_validator(mode="after")
-    def _separates_duties(self) -> Self:
-        duties = {"signers": self.all_signers}
-        duties |= {"validators": self.validators, "controllers": self.controllers}
-        for duty, holders in duties.items():
-            names = [holder.name for holder in holders]
-            if len(set(names)) != len(names):
-                raise ValueError(f"{duty}: a name appears twice")
-        names = [member.name for member in self.council.members]
-        if len(set(names)) != len(names):
-            raise ValueError("council.members: a name appears twice")
-        return self
-
-    @property
-    def all_signers(
-        self,
-    ) -> tuple[KeyPolicy | CertificateSignerPolicy | SigstoreSignerPolicy, ...]:
-        """Everybody who may sign a release, by whatever means."""
-        return (*self.signers, *self.certificate_signers, *self.sigstore_signers)
+LIMIT_GATES = (
+    "metrics",
+    "fusion",
+    "geo_awareness",
+    "context_models",
+    "routing",
+    "narrative",
+    "attribution_quality",
+)
+"""Gates that ask the same question, each of its own metrics, so that a refusal names what failed:
+whether the validator's signed metrics keep the limits."""
 
 
 class LevelsPolicy(Written):

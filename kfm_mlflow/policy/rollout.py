@@ -8,6 +8,7 @@ analysis that can never get samples, a plan that promotes without evidence.
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - pydantic reads it at run time
 from typing import Any, Literal, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
@@ -18,6 +19,7 @@ from kfm_mlflow.policy.steps import (
     FULL_PCT,
     PRESETS,
     AnalysisStep,
+    PauseStep,
     Seconds,
     Section,
     SetMirrorRoute,
@@ -80,6 +82,41 @@ class DriftWatch(Section):
     min_distance: float = Field(default=DRIFT_PLAN.min_distance, alias="minDistance", ge=0, lt=1)
 
 
+class ExplanationWatch(Section):
+    """How stable the explanations of a served release's answers have to be.
+
+    Attributes:
+        mode: ``enforce`` gives a release up whose explanations are not stable, and before promotion
+            passes nothing without ``minSamples``; ``audit`` only records.
+        min_stability: Least mean correlation of a row's explanation with that of the same row,
+            changed a little; -1..1.
+        min_samples: Explained rows that a mean is taken over.
+        interval_s: Least time between two rows that a replica explains.
+    """
+
+    mode: Literal["enforce", "audit"] = "enforce"
+    min_stability: float = Field(default=0.5, alias="minStability", ge=-1, le=1)
+    min_samples: StrictInt = Field(default=20, alias="minSamples", ge=1)
+    interval_s: Seconds = 10.0
+
+
+AlarmName = Literal["narrative-safety", "fusion-collapse"]
+"""What an answer itself can be alarming for: a story that had to be withheld; fused vectors that
+no longer tell the rows apart that they come from."""
+
+
+class AlarmLimit(Section):
+    """How many answers of a release may raise an alarm.
+
+    Attributes:
+        mode: ``enforce`` gives a release up that raises it more often; ``audit`` only records.
+        max_count: Most answers with the alarm within a step of the plan, or within the watch.
+    """
+
+    mode: Literal["enforce", "audit"] = "enforce"
+    max_count: StrictInt = Field(default=0, alias="maxCount", ge=0)
+
+
 class AnalysisPolicy(Section):
     """What is measured while a canary has traffic.
 
@@ -90,6 +127,8 @@ class AnalysisPolicy(Section):
         compare: Metrics compared with stable by a sequential test.
         replica_usd_per_hour: What a replica costs, in US dollars; asked for by the cost limit.
         drift: How drift from the release's own baseline is watched; None does not watch.
+        explanations: How stable explanations have to be; None explains nothing.
+        alarms: Alarm -> how often it may be raised; one without a limit is counted and shown.
     """
 
     false_alarm_ratio: float = Field(default=0.05, alias="falseAlarmRatio", gt=0, lt=1)
@@ -97,6 +136,8 @@ class AnalysisPolicy(Section):
     compare: tuple[CompareMetric, ...] = ()
     replica_usd_per_hour: float | None = Field(default=None, alias="replicaUsdPerHour", gt=0)
     drift: DriftWatch | None = None
+    explanations: ExplanationWatch | None = None
+    alarms: Mapping[AlarmName, AlarmLimit] = Field(default_factory=dict)
 
     @field_validator("compare")
     @classmethod
@@ -178,6 +219,30 @@ class RolloutPolicy(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _can_explain_in_time(self) -> Self:
+        """Refuse a canary that must end before so many rows can have been explained."""
+        asked = self.analysis.explanations
+        if asked is None or asked.mode == "audit":
+            return self
+        first = next(k for k, item in enumerate(self.steps) if isinstance(item, AnalysisStep))
+        time_s = sum(
+            item.analysis.deadline_s
+            if isinstance(item, AnalysisStep)
+            else item.pause.duration_s or item.pause.deadline_s or 0.0
+            for item in self.steps[: first + 1]
+            if isinstance(item, AnalysisStep | PauseStep)
+        )
+        # The first row is explained at once.
+        needed_s = (asked.min_samples - 1) * asked.interval_s
+        if needed_s >= time_s:
+            raise ValueError(
+                f"analysis.explanations: {asked.min_samples} rows, one in {asked.interval_s:g} s, "
+                f"take {needed_s:g} s, and steps[{first}] ends after {time_s:g} s; "
+                "give fewer, a shorter interval_s, or a longer deadline_s"
+            )
+        return self
+
     def weight_pct_at(self, step_index: int) -> int:
         """Return the canary's weight, in percent, while a step is under way; 0 before any."""
         weights = [
@@ -222,6 +287,17 @@ def lint_rollout(plan: RolloutPolicy) -> list[str]:
             "rollout.analysis.drift.mode is audit: answers that drift are recorded, and give no "
             "release up"
         )
+    explained = plan.analysis.explanations
+    if explained is not None and explained.mode == "enforce" and explained.min_stability <= 0:
+        notes.append(
+            "rollout.analysis.explanations.minStability is not above 0: explanations that have "
+            "nothing in common pass"
+        )
+    notes += [
+        f"rollout.analysis.alarms.{name}.mode is audit: it is recorded, and gives no release up"
+        for name, limit in plan.analysis.alarms.items()
+        if limit.mode == "audit"
+    ]
     if plan.post_promotion_watch_s < plan.scale_down_delay_s:
         notes.append(
             "rollout.postPromotionWatch_s is below scaleDownDelay_s: the watch ends before the "

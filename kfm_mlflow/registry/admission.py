@@ -35,6 +35,7 @@ from kfm_mlflow.trust.model_key import split_key
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kfm_mlflow.gates.cause import Cause
     from kfm_mlflow.gates.glass import BreakGlass
     from kfm_mlflow.policy.models import Policy
     from kfm_mlflow.registry.actor import Actor
@@ -126,6 +127,7 @@ class Admission:
         registrar: str | None = None,
         holder_of: Callable[[str], int | None] = lambda _: None,
         reason: str = "",
+        cause: Cause | None = None,
         restores: bool = False,
         replaced: bool = False,
         break_glass: BreakGlass | None = None,
@@ -140,6 +142,7 @@ class Admission:
             registrar: Who registered the version; None when nobody knows.
             holder_of: Which version of the model a release version was frozen for.
             reason: Why, in their words.
+            cause: Why, in fixed words.
             restores: Whether this brings back a former Production release on a rollback.
             replaced: Whether a former Production release takes this one's place; without one,
                 Production comes down only when it may no longer be served.
@@ -187,7 +190,13 @@ class Admission:
                 if admitted and bundle is not None and not dry_run:
                     frozen_uri = self._frozen(bundle, evidence, snapshot)
         return sign_decision(
-            report, policy, signer=self.signer, actor=actor, reason=reason, frozen_uri=frozen_uri
+            report,
+            policy,
+            signer=self.signer,
+            actor=actor,
+            reason=reason,
+            cause=cause,
+            frozen_uri=frozen_uri,
         )
 
     def judge(self, snapshot: Snapshot, move: Move, policy: Policy) -> GateReport:

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from kfm_mlflow.canonical import parse_json
 from kfm_mlflow.errors import EvidenceError, InputError
+from kfm_mlflow.gates.cause import parse_cause
 from kfm_mlflow.gates.findings import Move, refusal_sentence
 from kfm_mlflow.gates.glass import BreakGlass, parse_break_glass
 from kfm_mlflow.gates.people import proposal_of
@@ -281,7 +282,7 @@ def vote() -> Any:
 def move(name: str, version: int) -> Any:
     """Move a version.
 
-    ``{"to", "expect"?: {"production", "canary"}, "restore"?, "reason"?,
+    ``{"to", "expect"?: {"production", "canary"}, "restore"?, "reason"?, "cause"?,
     "break_glass"?: {"reason", "ticket", "hours"}}``.
     """
     body = body_object()
@@ -299,6 +300,7 @@ def move(name: str, version: int) -> Any:
         expect=expected,
         restore=optional_version(body.get("restore"), where="restore"),
         reason=str(body.get("reason", ""))[:1000],
+        cause=parse_cause(body.get("cause"), where="cause"),
         break_glass=parse_break_glass(body.get("break_glass")),
     )
     return {

@@ -58,6 +58,7 @@ def register_pages(flask_app: Any) -> None:
     # These put their routes on the blueprint.
     from kfm_mlflow.registry import (  # noqa: F401
         authority_api,
+        checkpoint_api,
         export_api,
         lease_api,
         ledger_api,

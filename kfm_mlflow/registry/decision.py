@@ -12,6 +12,7 @@ from kfm_mlflow.trust.instants import format_instant
 from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
+    from kfm_mlflow.gates.cause import Cause
     from kfm_mlflow.gates.findings import GateReport
     from kfm_mlflow.policy.models import Policy
     from kfm_mlflow.registry.actor import Actor
@@ -88,6 +89,7 @@ def sign_decision(
     actor: Actor,
     reason: str,
     frozen_uri: str,
+    cause: Cause | None = None,
 ) -> Decision:
     """Sign what was decided, at the instant at which it was.
 
@@ -106,6 +108,8 @@ def sign_decision(
         "frozen_uri": frozen_uri,
         "break_glass": break_glass_block(report, policy),
     }
+    if cause is not None:
+        claims["cause"] = cause.model_dump(mode="json")
     binding = Binding(
         model_name=move.model_name,
         release_version=report.release_version or "unknown",

@@ -8,7 +8,7 @@ Rules kept here:
    at the instant at which they say that they were made. Equal input gives equal bytes.
 3. Things are named by the row that made them (``deployed:row-12``) or by their digest
    (``sha256:…``), so that no name given by people can stand for two things. Reasons, which are
-   free text, stay in the ledger.
+   free text, stay in the ledger; why a version was taken down is told in fixed words.
 4. Where a clock went back, a row counts from the row before, as everywhere.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from kfm_mlflow.policy.models import TrustPolicy
+    from kfm_mlflow.policy.trust import TrustPolicy
     from kfm_mlflow.registry.history import Entry
     from kfm_mlflow.trust.attestation import AttestationReport
     from kfm_mlflow.trust.keys import PublicKey, Signer
@@ -185,6 +185,21 @@ def _kind_of(entry: Entry) -> str:
     return "kfm:Rollback" if entry.from_level == Level.PRODUCTION else "kfm:Recall"
 
 
+def _told_cause(entry: Entry) -> dict[str, str | int]:
+    """Return why a version was taken down, as attributes of the activity that did it."""
+    cause = entry.cause or {}
+    drift = cause.get("drift") or {}
+    told: dict[str, Any] = {
+        "trigger": cause.get("trigger"),
+        "drift_verdict": drift.get("verdict"),
+        "drift_mode": drift.get("mode"),
+        "drift_column_count": drift.get("column_count"),
+        "drift_drifting_count": drift.get("drifting_count"),
+        "drift_baseline": drift.get("baseline_digest"),
+    }
+    return {name: value for name, value in told.items() if value not in (None, "")}
+
+
 class _Story:
     """Tells rows of the ledger as PROV, one after the other."""
 
@@ -243,6 +258,7 @@ class _Story:
             from_level=entry.from_level,
             to_level=entry.to_level,
             model_version=entry.version,
+            **_told_cause(entry),
         )
         policy = self._by_digest(
             entry.policy_digest, ["kfm:Policy", "prov:Plan"], label="policy in force"

@@ -12,7 +12,7 @@ from kfm_mlflow.trust.keys import parse_public_key
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from kfm_mlflow.policy.models import KeyPolicy, TrustPolicy
+    from kfm_mlflow.policy.trust import KeyPolicy, TrustPolicy
     from kfm_mlflow.trust.keys import PublicKey
 
 DUTIES = ("signers", "validators", "controllers", "council")

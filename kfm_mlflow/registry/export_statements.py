@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from kfm_mlflow.policy.models import TrustPolicy
+    from kfm_mlflow.policy.trust import TrustPolicy
     from kfm_mlflow.registry.history import Entry
     from kfm_mlflow.release.manifest import Manifest
 

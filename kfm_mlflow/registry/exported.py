@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kfm_mlflow.gates.content import ReleaseContent
-    from kfm_mlflow.policy.models import TrustPolicy
+    from kfm_mlflow.policy.trust import TrustPolicy
     from kfm_mlflow.release.manifest import Manifest
     from kfm_mlflow.trust.keys import PublicKey
 

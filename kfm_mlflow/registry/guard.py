@@ -201,7 +201,7 @@ class DoorGuard:
         if scope["type"] == "http":
             query = scope.get("query_string", b"").decode("latin-1")
             refusal = refusal_of(
-                scope["method"], _routed_path(scope), query, static_prefix=self.static_prefix
+                scope["method"], routed_path(scope), query, static_prefix=self.static_prefix
             )
         if refusal is None:
             await self.app(scope, receive, send)
@@ -218,7 +218,7 @@ class DoorGuard:
         await send({"type": "http.response.body", "body": body})
 
 
-def _routed_path(scope: Scope) -> str:
+def routed_path(scope: Scope) -> str:
     """Return the path without the mount's prefix, as Starlette's router takes it."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path

@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+_CERTIFIED = (
+    "ledger_id",
+    "auditor",
+    "reviewed_by",
+    "status",
+    "timestamp",
+    "model_id",
+    "checkpoint_id",
+    "checksum_sha256",
+    "certificate_digest",
+)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A row of the ledger, read: the columns, and what the statement in it says.
@@ -35,8 +48,8 @@ class Entry:
     Attributes:
         seq: Number of the row.
         at: When it was written, as it stands there.
-        kind: ``moved``, ``refused``, ``policy``, ``equivocation``, ``rollout-order``, or what a
-            newer release wrote.
+        kind: ``moved``, ``refused``, ``policy``, ``equivocation``, ``rollout-order``,
+            ``checkpoint-certificate``, or what a newer release wrote.
         model: Registered model, or ``policy:<family>``.
         version: Model version; 0 where there is none.
         hash: Of the row.
@@ -60,6 +73,9 @@ class Entry:
         change: Of a policy row, digests ``before`` and ``after``, and the exemptions.
         contradiction: Of an equivocation, the ``voter`` and the ``choices`` that it cast.
         ordered: Of an order to the rollout controller, the ``order`` and its ``to_version``.
+        certified: Of a certificate, the council's record and which checkpoint it is of.
+        cause: Of a version that was taken down, or came back for one, why, in fixed words; None
+            where it is not said. See :mod:`kfm_mlflow.gates.cause`.
         signed_by: Key ids that the envelope names.
     """
 
@@ -91,6 +107,8 @@ class Entry:
     change: Mapping[str, Any] | None = None
     contradiction: Mapping[str, Any] | None = None
     ordered: Mapping[str, Any] | None = None
+    certified: Mapping[str, Any] | None = None
+    cause: Mapping[str, Any] | None = None
     signed_by: tuple[str, ...] = ()
 
     @property
@@ -154,6 +172,7 @@ def _decision(claims: Mapping[str, Any]) -> dict[str, Any]:
             if finding["verdict"] != "PASS" or finding.get("waiver")
         ),
         "break_glass": claims.get("break_glass"),
+        "cause": claims.get("cause"),
     }
 
 
@@ -164,6 +183,13 @@ def _event(claims: Mapping[str, Any], binding: Mapping[str, Any]) -> dict[str, A
             "release_version": str(binding["release_version"]),
             "evidence": tuple(str(digest) for digest in claims["votes"]),
             "contradiction": {name: claims[name] for name in ("voter", "choices")},
+        }
+    if "certificate_digest" in claims:
+        return {
+            "release_id": str(binding["release_id"]),
+            "release_version": str(binding["release_version"]),
+            "evidence": tuple(str(digest) for digest in claims["votes"]),
+            "certified": {name: str(claims[name]) for name in _CERTIFIED},
         }
     if "order" in claims:
         return {

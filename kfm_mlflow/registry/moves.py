@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow.utils.time import get_current_time_millis
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from kfm_mlflow.gates.cause import Cause
     from kfm_mlflow.gates.findings import Finding
     from kfm_mlflow.gates.glass import BreakGlass
     from kfm_mlflow.registry.decision import Decision
@@ -248,6 +250,7 @@ class MovingStore(TransactionalStore):
         to_level: Level,
         *,
         reason: str = "",
+        cause: Cause | None = None,
         break_glass: BreakGlass | None = None,
         dry_run: bool = False,
     ) -> Decision:
@@ -258,8 +261,11 @@ class MovingStore(TransactionalStore):
                 f"v{snapshot.canary} is the canary of {name}",
                 remedy="one rollout at a time; promote it or take it down first",
             )
-        if break_glass is not None and to_level.rank < snapshot.level.rank:
+        down = to_level.rank < snapshot.level.rank
+        if break_glass is not None and down:
             raise InputError("taking down asks no gates", where="break-glass")
+        if cause is not None and not down:
+            raise InputError("goes with taking a version down", where="cause")
         actor = current_actor()
         return self.admission.decide(
             snapshot,
@@ -268,6 +274,7 @@ class MovingStore(TransactionalStore):
             registrar=self._registrar(name, version, actor),
             holder_of=self._holder_of(name),
             reason=reason,
+            cause=cause,
             break_glass=break_glass,
             dry_run=dry_run,
         )
@@ -291,6 +298,7 @@ class MovingStore(TransactionalStore):
         expect: Expectation | None = None,
         restore: int | None = None,
         reason: str = "",
+        cause: Cause | None = None,
         break_glass: BreakGlass | None = None,
     ) -> MoveResult:
         """Move a version to a level, or refuse.
@@ -305,6 +313,7 @@ class MovingStore(TransactionalStore):
             restore: On taking down the Production version to candidate, the former Production
                 version that comes back in the same transaction.
             reason: Why, for the record.
+            cause: On taking down, the same in fixed words, fit for everybody.
             break_glass: The emergency, if one is declared.
 
         Raises:
@@ -329,8 +338,10 @@ class MovingStore(TransactionalStore):
         if snapshot.level is to_level:
             return MoveResult(0, "", to_level)
         if restore is not None:
-            return self._restore(snapshot, restore, reason)
-        decision = self._decide(snapshot, to_level, reason=reason, break_glass=break_glass)
+            return self._restore(snapshot, restore, reason, cause)
+        decision = self._decide(
+            snapshot, to_level, reason=reason, cause=cause, break_glass=break_glass
+        )
         if not decision.allowed:
             self._refuse(snapshot, decision)
         with self.work_on(name) as session:
@@ -342,7 +353,9 @@ class MovingStore(TransactionalStore):
         report = decision.report
         return MoveResult(seq, report.digest, to_level, report.outcome, report.warnings, entity)
 
-    def _restore(self, snapshot: Snapshot, restore: int, reason: str) -> MoveResult:
+    def _restore(
+        self, snapshot: Snapshot, restore: int, reason: str, cause: Cause | None
+    ) -> MoveResult:
         """Put a former Production version in the place of the present one, in one transaction."""
         name = snapshot.registered_name
         if snapshot.level is not Level.PRODUCTION:
@@ -351,12 +364,9 @@ class MovingStore(TransactionalStore):
         with self.ManagedSessionMaker(read_only=False) as session:
             require_former(session, snapshot.model_name, restore)
         actor = current_actor()
-        down = self.admission.decide(
-            snapshot, Level.CANDIDATE, actor=actor, reason=reason, replaced=True
-        )
-        back = self.admission.decide(
-            target, Level.PRODUCTION, actor=actor, reason=reason, restores=True
-        )
+        decide = partial(self.admission.decide, actor=actor, reason=reason, cause=cause)
+        down = decide(snapshot, Level.CANDIDATE, replaced=True)
+        back = decide(target, Level.PRODUCTION, restores=True)
         for judged, decision in ((snapshot, down), (target, back)):
             if not decision.allowed:
                 self._refuse(judged, decision)

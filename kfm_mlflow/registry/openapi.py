@@ -128,6 +128,14 @@ OPERATIONS = (
     ),
     Operation("post", "/votes", "Keep a vote.", "Kept", body="Vote", errors=(400, 403, 404)),
     Operation(
+        "post",
+        "/checkpoints/certificates",
+        "Count a council's certificate of a checkpoint again, and keep it in the ledger.",
+        "CertificateKept",
+        body="CertificateSent",
+        errors=(400, 403, 409),
+    ),
+    Operation(
         "get", f"{_MODEL}/rollout", "The rollout controller's journal of a model.", "Journal"
     ),
     Operation(

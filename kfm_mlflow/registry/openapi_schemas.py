@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
+
+from kfm_mlflow.gates.cause import TriggerWord
 
 Schema = dict[str, Any]
 
@@ -142,6 +144,7 @@ SCHEMAS: dict[str, Schema] = {
                 "description": "The version that came back; null where none did.",
             },
             "at": _TEXT,
+            "cause": _nullable(ref("Cause")),
         }
     ),
     "Integrity": _object(
@@ -210,6 +213,22 @@ SCHEMAS: dict[str, Schema] = {
     "Prov": {**_ANY_OBJECT, "description": "PROV-JSON; see docs/formats/provenance.md."},
     "Kept": _object({"digest": _DIGEST}),
     "Vote": _object({"model_name": _TEXT, "version": _VERSION, "envelope": ref("Envelope")}),
+    "CertificateSent": _object(
+        {
+            "model_name": _TEXT,
+            "certificate": {
+                **_ANY_OBJECT,
+                "description": "See docs/formats/quorum_certificate.md.",
+            },
+        }
+    ),
+    "CertificateKept": _object(
+        {
+            "seq": {**_COUNT, "description": "Ledger row."},
+            "digest": {**_DIGEST, "description": "Of the certificate."},
+            "recorded": {"type": "boolean", "description": "False when it was there already."},
+        }
+    ),
     "Move": _object(
         {"to": _LEVEL},
         {
@@ -218,7 +237,25 @@ SCHEMAS: dict[str, Schema] = {
             ),
             "restore": _nullable(_VERSION),
             "reason": {**_TEXT, "maxLength": 1000},
+            "cause": _nullable(ref("Cause")),
             "break_glass": _nullable(ref("BreakGlassRequest")),
+        },
+    ),
+    "Cause": _object(
+        {"trigger": {"enum": list(get_args(TriggerWord))}},
+        {
+            "drift": _nullable(
+                _object(
+                    {
+                        "verdict": {"enum": ["PASS", "INCONCLUSIVE", "ERROR", "FAIL"]},
+                        "mode": {"enum": ["enforce", "audit"]},
+                        "false_alarm_ratio": {"type": "number", "minimum": 0, "maximum": 1},
+                        "column_count": _COUNT,
+                        "drifting_count": _COUNT,
+                    },
+                    {"baseline_digest": _TEXT},
+                )
+            )
         },
     ),
     "Moved": _object(

@@ -17,6 +17,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from kfm_mlflow.canonical import digest_bytes, digest_json, parse_json
 from kfm_mlflow.errors import EvidenceError
+from kfm_mlflow.registry.page_focus import (
+    EXPLAINED_PATH,
+    OVERLAY_PATH,
+    AttributionMap,
+    build_attribution_map,
+)
 from kfm_mlflow.registry.page_map import MaskMap, build_map
 from kfm_mlflow.registry.settings import area_from
 from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, SIGNATURE_FILE, evidence_uri
@@ -43,10 +49,12 @@ class Documents:
     Attributes:
         mask: Its map; None when it can not be read.
         item: Its STAC item; empty when it can not be read.
+        attribution: Which domains its answers come from, by place; None when it does not say.
     """
 
     mask: MaskMap | None
     item: Mapping[str, Any]
+    attribution: AttributionMap | None = None
 
 
 @dataclass(frozen=True)
@@ -111,10 +119,20 @@ def frozen_documents(admission: Admission, row: ReleaseRow, policy: Policy) -> D
         uri = area_from(admission.environ).resolve(row.frozen_uri)
         item = _json(uri, gates.stac.path) if gates.stac else {}
         care = _json(uri, _CARE_FILE).get("care")
-        return Documents(
-            build_map(care, regions, now) if isinstance(care, dict) else None,
-            item,
-        )
+        if not isinstance(care, dict):
+            return Documents(None, item)
+        assets = item.get("assets")
+        attribution = None
+        # Only this family has one, and asking a store for what is not there is logged.
+        if isinstance(assets, dict) and OVERLAY_PATH in assets:
+            attribution = build_attribution_map(
+                _json(uri, OVERLAY_PATH),
+                _json(uri, EXPLAINED_PATH),
+                masking=str(care.get("masking", "")),
+                regions=regions,
+                now=now,
+            )
+        return Documents(build_map(care, regions, now), item, attribution)
 
     return _memory.get((row.release_id, policy.digest, regions.digest, rules), make)
 

@@ -2,8 +2,8 @@
 
 1. Reading a model's pages and API needs READ on the model; moving it or writing its rollout journal
    needs UPDATE, as MLflow's stage transition does.
-2. Sending a signed statement needs READ: the signature and the policy's roles decide the rest. So
-   does having an export signed, which writes nothing.
+2. Sending a signed statement, or a certificate of such, needs READ: the signatures and the
+   policy's roles decide the rest. So does having an export signed, which writes nothing.
 3. What tells of many models at once (the whole ledger) needs READ on all that it tells of; the list
    of models and the STAC API leave out the others (:func:`kfm_mlflow.registry.actor.may_read`).
    A model is always asked for in its own workspace.
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from flask import Request
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SIGNED = frozenset({"kfm_api.attest", "kfm_api.vote", "kfm_api.sign_export"})
+_SIGNED = frozenset(
+    {"kfm_api.attest", "kfm_api.vote", "kfm_api.sign_export", "kfm_api.post_certificate"}
+)
 _OF_NO_MODEL = frozenset(
     {"style", "home", "policies", "policy", "regions", "openapi", "ledger_head", "ledger_key"}
 )

@@ -8,17 +8,20 @@ until the next release is promoted, which is a decision of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import select
 
 from kfm_mlflow.policy.levels import Level, parse_level
-from kfm_mlflow.registry import tables
+from kfm_mlflow.registry import listing, tables
+from kfm_mlflow.registry.history import read_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
     from kfm_mlflow.registry.store import KfmStore
@@ -35,12 +38,22 @@ class Reversion:
         rollback_of: The version that went.
         restored: The version that came back; None where none did, as for a canary.
         at: When, as it stands in the row.
+        cause: Why, in fixed words, as the row says; None where it does not.
     """
 
     row: int
     rollback_of: int
     restored: int | None
     at: str
+    cause: Mapping[str, Any] | None = None
+
+
+def with_cause(session: Session, reversion: Reversion | None) -> Reversion | None:
+    """Return a reversion with the cause that its row states."""
+    row = None if reversion is None else listing.ledger_row(session, reversion.row)
+    if reversion is None or row is None:
+        return reversion
+    return replace(reversion, cause=read_entry(asdict(row)).cause)
 
 
 @dataclass
@@ -91,9 +104,12 @@ class _Memory:
                 .where(_EVENT.model == key, _EVENT.seq > known.last_row, _EVENT.seq <= head)
                 .order_by(_EVENT.seq)
             )
+            before = known.reversion
             for event in session.execute(new):
                 level = parse_level(str(event.level))
                 known.add(int(event.seq), int(event.version), level, str(event.at))
+            if known.reversion != before:
+                known.reversion = with_cause(session, known.reversion)
             return known.reversion
 
 

@@ -171,7 +171,8 @@ def _document(model: PublicModel, item: PublicItem) -> dict[str, Any]:
 def _reversion_links(model: PublicModel, item: PublicItem) -> list[dict[str, Any]]:
     """Return the link of an item that was taken back, or came back, to the decision.
 
-    The item itself stays as it was signed; the reason, which is free text, stays in the ledger.
+    The item itself stays as it was signed. Why is told in fixed words; the reason, which is free
+    text, stays in the ledger.
     """
     found = model.reversion
     if found is None or item.record.version not in {found.rollback_of, found.restored}:
@@ -184,10 +185,12 @@ def _reversion_links(model: PublicModel, item: PublicItem) -> list[dict[str, Any
             "text/html",
             **{
                 "title": f"Row {found.row} of the ledger: v{found.rollback_of} was taken back",
+                "kfm:row": found.row,
                 "kfm:at": found.at,
                 "kfm:rollback_of": found.rollback_of,
                 "kfm:restored": found.restored,
                 "kfm:restored_hash": restored.release.release_id if restored else None,
+                "kfm:cause": found.cause,
             },
         )
     ]

@@ -25,15 +25,15 @@ from sqlalchemy import select
 
 from kfm_mlflow.canonical import MAX_JSON_BYTES, digest_bytes, parse_json
 from kfm_mlflow.errors import EvidenceError, KfmError, StorageError
-from kfm_mlflow.metadata.stac import ITEM_PATH
 from kfm_mlflow.metadata.stac_catalog import Neighbours, manifest_from_item, neighbours
 from kfm_mlflow.metadata.stac_search import Record, build_record
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import records, tables
-from kfm_mlflow.registry.reversions import Reverting
+from kfm_mlflow.registry.reversions import Reverting, with_cause
 from kfm_mlflow.registry.settings import area_from
 from kfm_mlflow.registry.workspaces import current_workspace
 from kfm_mlflow.release.area import local_path
+from kfm_mlflow.release.bundle import ITEM_PATH
 from kfm_mlflow.release.s3 import S3Folder
 from kfm_mlflow.trust.model_key import split_key
 
@@ -197,10 +197,14 @@ class PublicItems:
                 self._head = head
 
     def _take_in(self, session: Session, head: int) -> None:
+        touched: dict[str, Reverting] = {}
         new = _NEW_EVENTS.where(_EVENT.seq > self._head, _EVENT.seq <= head)
         for event in session.execute(new):
             journey = self._journeys.setdefault(str(event.model), _Journey())
             journey.add(int(event.seq), int(event.version), str(event.level), str(event.at))
+            touched[str(event.model)] = journey.reverting
+        for reverting in touched.values():
+            reverting.reversion = with_cause(session, reverting.reversion)
 
     def _public(self, store: KfmStore, key: str) -> PublicModel | None:
         name = split_key(key)[1]

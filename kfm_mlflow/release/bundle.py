@@ -20,6 +20,10 @@ SIGNATURE_FILE = "release.sig"
 ENVELOPE_SUFFIX = ".intoto.json"
 MAX_ENVELOPE_BYTES = 4 * 2**20
 MAX_ENVELOPE_COUNT = 1000
+ITEM_PATH = "stac/model-item.json"
+"""Where a release keeps its STAC item, unless its family's source document names another place."""
+FOCUS_ITEM_PATH = "stac/focusmodel-item.json"
+ITEM_PATHS = (ITEM_PATH, FOCUS_ITEM_PATH)
 
 
 @dataclass(frozen=True)

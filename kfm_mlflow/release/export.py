@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import canonical_bytes, digest_bytes, write_bytes, write_json
 from kfm_mlflow.errors import InputError
-from kfm_mlflow.release.bundle import EVIDENCE_SUFFIX, SIGNATURE_FILE
+from kfm_mlflow.release.bundle import EVIDENCE_SUFFIX, FOCUS_ITEM_PATH, SIGNATURE_FILE
 from kfm_mlflow.release.export_readme import readme_text
 from kfm_mlflow.release.manifest import (
     FileEntry,
@@ -56,6 +56,14 @@ _DOCUMENTS = {
     "telemetry": "telemetry",
 }
 """Names in the source documents' registry entry -> where a release keeps them."""
+_FOCUS_DOCUMENTS = {
+    "focus_model.pt": "focus_model.pt",
+    "focusmodel-item.stac.json": FOCUS_ITEM_PATH,
+    "provenance": "provenance",
+    "xai": "xai",
+    "telemetry": "telemetry",
+}
+"""The same of Focus Mode's registry entry."""
 
 
 def release_path(family: str, release_version: str) -> str:
@@ -179,9 +187,10 @@ def finish_export(root: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 def listing(manifest: Manifest, release: str) -> dict[str, Any]:
     """Return what an index says that follows from the files alone."""
     paths = {entry.path for entry in manifest.files}
+    is_focus = release.startswith(f"{_FOLDERS['focus-mode']}/")
     documents = {
         name: f"{release}/{path}"
-        for name, path in _DOCUMENTS.items()
+        for name, path in (_FOCUS_DOCUMENTS if is_focus else _DOCUMENTS).items()
         if any(f"{known}/".startswith(f"{release}/{path}/") for known in paths)
     }
     if DEPLOYED_FILE in paths:

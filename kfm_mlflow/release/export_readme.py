@@ -13,6 +13,8 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.release.bundle import ITEM_PATH
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +30,7 @@ def readme_text(facts: Mapping[str, Any]) -> bytes:
     plain |= {
         # A name may hold anything; none begins a line or a command of the page.
         "model_name": " ".join(re.sub(r"[`<>]", "'", facts["model_name"]).split()),
+        "item_path": _item_path(facts),
         "registry_key": registry,
         "signer_path": facts["signer"]["path"],
         "signer_words": _WHO_SIGNED[facts["signer"]["kind"]],
@@ -45,6 +48,12 @@ def readme_text(facts: Mapping[str, Any]) -> bytes:
     if f"{facts['release_path']}/{_SBOM}" in {entry["path"] for entry in facts["files"]}:
         plain["sbom_step"] = f"```sh\npyspdxtools -i {facts['release_path']}/{_SBOM}\n```\n\n"
     return Template(_text("export_readme.txt")).substitute(plain).encode("utf-8")
+
+
+def _item_path(facts: Mapping[str, Any]) -> str:
+    """Return where the STAC item lies: families keep it at different places."""
+    found = (path for name, path in facts["documents"].items() if name.endswith(".stac.json"))
+    return next(found, f"{facts['release_path']}/{ITEM_PATH}")
 
 
 _SBOM = "sbom.spdx.json"

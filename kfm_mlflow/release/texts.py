@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TEXT_SUFFIXES = (
-    ".json", ".md", ".txt", ".yaml", ".yml", ".provn", ".ttl", ".html", ".csv",
+    ".json", ".geojson", ".md", ".txt", ".yaml", ".yml", ".provn", ".ttl", ".html", ".csv",
 )  # fmt: skip
 _TEXT_NAMES = frozenset({"MLmodel"})
 

@@ -13,6 +13,9 @@ Rules kept here:
    ``ERROR``, too: its counter may be stuck.
 7. Masking that failed once in an answer of the canary is a ``FAIL``, whatever else is counted.
 8. Drift is from the release's own baseline, not from stable: :mod:`kfm_mlflow.rollout.drift_watch`.
+9. How stable explanations are is held against a floor, in windows of its own:
+   :mod:`kfm_mlflow.rollout.explanation_watch`.
+10. Alarms that answers raise themselves have limits: :mod:`kfm_mlflow.rollout.alarms`.
 
 Pure: what was seen before is a value (:class:`Memory`) that is passed in and handed back.
 """
@@ -24,7 +27,9 @@ from typing import TYPE_CHECKING
 
 from kfm_mlflow.gates.verdict import Verdict, worst
 from kfm_mlflow.rollout import counts as arithmetic
+from kfm_mlflow.rollout.alarms import alarm_metrics
 from kfm_mlflow.rollout.drift_watch import watch
+from kfm_mlflow.rollout.explanation_watch import watch_explanations
 from kfm_mlflow.rollout.limits import limit_metrics
 from kfm_mlflow.rollout.measured import MASKING, Analysis, Memory, MetricAnalysis
 from kfm_mlflow.rollout.plane import ArmCounts
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.monitor.drift_bins import Columns
     from kfm_mlflow.policy.rollout import AnalysisPolicy
     from kfm_mlflow.rollout.drift_watch import DriftFindings, DriftWindow
+    from kfm_mlflow.rollout.explanation_watch import ExplanationFindings, ExplanationWindow
 
 __all__ = ["Analysis", "Memory", "MetricAnalysis", "analyse", "find_unmasked"]
 
@@ -55,6 +61,7 @@ def analyse(
     min_samples: int,
     canary_ratio: float = 0.0,
     baselines: Mapping[str, Columns] | None = None,
+    is_promoted: bool = False,
 ) -> tuple[Analysis, Memory]:
     """Judge a canary by what both arms answered so far.
 
@@ -68,6 +75,7 @@ def analyse(
         canary_ratio: Share of requests that reaches the canary, copies included, 0..1; 0 when it
             is not known.
         baselines: Arm (``canary``, ``stable``) -> the drift baseline that its bins are counted by.
+        is_promoted: The canary is at production, and only watched.
 
     Returns:
         The analysis, and the memory for the next call (unchanged when the counters are broken, so
@@ -83,22 +91,29 @@ def analyse(
     if fault:
         return _broken(policy, fault), memory
     drift, windows = _watch(policy, memory, canary, stable if has_stable else None, baselines or {})
+    explained, explanations = _watch_explanations(policy, memory, canary, is_promoted=is_promoted)
     memory = replace(
-        _take_in(policy, memory, canary, stable if has_stable else None), drift=windows
+        _take_in(policy, memory, canary, stable if has_stable else None),
+        drift=windows,
+        explanations=explanations,
     )
     silence = _find_silence(memory, canary_ratio) if has_stable else ""
     if silence:
-        return replace(_broken(policy, silence), is_silent=True, drift=drift), memory
+        broken = replace(_broken(policy, silence), drift=drift, explanations=explained)
+        return replace(broken, is_silent=True), memory
     metrics = (
         *limit_metrics(policy, memory.canary, min_samples),
+        *alarm_metrics(policy, memory.canary, min_samples),
         *(
             _compare(policy, memory, name, min_samples, has_stable=has_stable)
             for name in policy.compare
         ),
         *([_drift_metric(drift)] if drift is not None else ()),
+        *([_explanation_metric(explained)] if explained is not None else ()),
     )
     verdict = worst(m.verdict for m in metrics if m.verdict is not None)
-    return Analysis(verdict, metrics, policy.false_alarm_ratio, drift=drift), memory
+    ratio = policy.false_alarm_ratio
+    return Analysis(verdict, metrics, ratio, drift=drift, explanations=explained), memory
 
 
 def find_unmasked(
@@ -153,6 +168,30 @@ def _drift_metric(drift: DriftFindings) -> MetricAnalysis:
         e_value=loudest.e_value if loudest else None,
         threshold=loudest.threshold if loudest else None,
         reason=drift.reason,
+    )
+
+
+def _watch_explanations(
+    policy: AnalysisPolicy, memory: Memory, canary: ArmCounts | None, *, is_promoted: bool
+) -> tuple[ExplanationFindings | None, ExplanationWindow]:
+    """Hold what was explained of the canary since the last look against the floor."""
+    if policy.explanations is None:
+        return None, memory.explanations
+    new = ArmCounts() if canary is None else _delta(memory.canary_seen, canary)
+    return watch_explanations(
+        policy.explanations, memory.explanations, new, is_promoted=is_promoted
+    )
+
+
+def _explanation_metric(explained: ExplanationFindings) -> MetricAnalysis:
+    return MetricAnalysis(
+        "explanation_stability",
+        "explanation",
+        explained.verdict if explained.mode == "enforce" else None,
+        explained.row_count,
+        value=explained.mean_stability,
+        limit=explained.min_stability,
+        reason=explained.reason,
     )
 
 

@@ -9,6 +9,7 @@ Rules kept here:
 4. A registry that can not be reached does not keep traffic on a bad canary: with what was last
    read the traffic is still watched, and taken back if need be. Nothing else is done meanwhile,
    and not even that once another controller has routed the traffic.
+5. While the traffic plane is away nothing is decided; the journal says so, once, and takes it back.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
 from kfm_mlflow.rollout.orders import wants_restore_check
 from kfm_mlflow.rollout.plane import Split
 from kfm_mlflow.rollout.record import record, record_failure
-from kfm_mlflow.rollout.reports import build_reports, build_verdict
+from kfm_mlflow.rollout.reports import build_reports, build_verdict, cause_of
 from kfm_mlflow.rollout.state import (
     RESTING,
     UNDER_ANALYSIS,
@@ -54,6 +55,7 @@ from kfm_mlflow.rollout.state import (
     initial_state,
 )
 from kfm_mlflow.rollout.step import step, wants_admission
+from kfm_mlflow.rollout.told_away import tell_away
 from kfm_mlflow.rollout.unwind import former_of
 
 if TYPE_CHECKING:
@@ -187,7 +189,7 @@ class Controller:
 
     def _save(self, state: RolloutState) -> RolloutState:
         saved = replace(state, generation=state.generation + 1)
-        told = describe(self._plan, saved, self._clock.now())
+        told = tell_away(describe(self._plan, saved, self._clock.now()), saved)
         journal = {**saved.to_dict(), NARRATIVE_KEY: told.to_dict()}
         self._registry.save_journal(
             self._model_name,
@@ -239,7 +241,12 @@ class Controller:
 
     def _observe(self, state: RolloutState, levels: Levels) -> tuple[RolloutState, StepInputs]:
         """Read the plane, and analyse what it counted; at rest, failed masking alone."""
-        deployed = self._plane.deployed()
+        try:
+            deployed = self._plane.deployed()
+        except PlaneError as error:
+            self._say_away(state, levels, error)
+            raise
+        state = replace(state, plane_problem="")
         observation = self._look()
         inputs = StepInputs(levels=levels, deployed=deployed, applied_generation=self._applied)
         if observation is None:
@@ -262,9 +269,15 @@ class Controller:
             min_samples=self._plan.min_samples_at(state.step_index),
             canary_ratio=max(state.split.ratio, state.split.mirror_ratio),
             baselines=_baselines(state, observation),
+            is_promoted=levels.production == state.candidate,
         )
         state = replace(state, memory=memory, analysis=analysis)
         return state, replace(inputs, analysis=analysis)
+
+    def _say_away(self, state: RolloutState, levels: Levels, error: PlaneError) -> None:
+        """Journal once that the traffic plane is away; without it nothing is decided."""
+        if not state.plane_problem:
+            self._known = (self._save(replace(state, plane_problem=str(error))), levels)
 
     def _look(self) -> Observation | None:
         """Return what the plane counted; None when it says nothing, which is a telemetry gap."""
@@ -332,7 +345,7 @@ class Controller:
             self._plane.remove(action.version)
             self._fetched.pop(action.version, None)
         elif isinstance(action, Promote | Restore | Demote):
-            self._move(action)
+            self._move(action, state)
         elif isinstance(action, PublishVerdict):
             self._registry.publish_verdict(self._model_name, action.version, self._verdict(state))
         elif isinstance(action, WriteReports):
@@ -343,6 +356,9 @@ class Controller:
         """Have a release verified, and served unless it already is."""
         release = self._fetch(version)
         if version not in inputs.deployed:
+            asked = self._plan.analysis.explanations
+            interval_s = None if asked is None else asked.interval_s
+            release = replace(release, explain_interval_s=interval_s)
             self._plane.deploy(release, timeout_s=self._plan.canary_ready_s)
 
     def _fetch(self, version: int) -> Deployable:
@@ -366,7 +382,7 @@ class Controller:
             return {}
         return load_bands((release or self._fetch(version)).release_dir)
 
-    def _move(self, action: Promote | Restore | Demote) -> None:
+    def _move(self, action: Promote | Restore | Demote, state: RolloutState) -> None:
         self._registry.move(
             self._model_name,
             action.version,
@@ -374,12 +390,16 @@ class Controller:
             expect_production=action.expect_production,
             expect_canary=action.expect_canary,
             reason="canary passed" if isinstance(action, Promote) else action.reason,
+            cause=None if isinstance(action, Promote) else cause_of(state),
         )
 
     def _verdict(self, state: RolloutState) -> dict[str, Any]:
         if state.analysis is None:
             raise RolloutError("there is no analysis to publish", where=self._model_name)
-        return build_verdict(self._plan, state, state.analysis, self._clock.now())
+        # What was given up was judged then: before the registry moved, and not after.
+        given_up_at = state.detected_at if state.phase in UNWINDING else None
+        decided_at = given_up_at or self._clock.now()
+        return build_verdict(self._plan, state, state.analysis, decided_at)
 
 
 def _baselines(state: RolloutState, observation: Observation) -> dict[str, Columns]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.rollout.plane import ArmCounts
 
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 P95_RATIO = 0.95
 _OF_REQUESTS = ("error_count", "masked_count", "withheld_count", "mask_failure_count")
-_SINGLE = (*_OF_REQUESTS, "dropped_count")
+_SINGLE = (
+    *(*_OF_REQUESTS, "dropped_count"),
+    *("explained_count", "unexplained_count", "instability_ppm"),
+)
+_WORST = "worst_instability_ppm"
+_NAMED = (
+    *("latency_ms_buckets", "outside_count", "measured_count"),
+    *("alarm_count", "signal_count", "signal_ppm"),
+)
+FULL_PPM = 1_000_000
+"""Millionths in a whole: correlations travel as whole numbers of them, so that sums are exact."""
 
 
 def _whole(value: object) -> bool:
@@ -33,18 +43,18 @@ def find_fault(before: ArmCounts | None, now: ArmCounts | None) -> str:
     """
     if now is None:
         return "its counters vanished" if before is not None and before.request_count else ""
-    single = {name: getattr(now, name) for name in ("request_count", *_SINGLE)}
+    single = {name: getattr(now, name) for name in ("request_count", *_SINGLE, _WORST)}
     named = {
         **single,
-        **{f"latency_ms_buckets[{k}]": v for k, v in now.latency_ms_buckets.items()},
-        **{f"outside_count[{k}]": v for k, v in now.outside_count.items()},
-        **{f"measured_count[{k}]": v for k, v in now.measured_count.items()},
+        **{f"{name}[{k}]": v for name in _NAMED for k, v in getattr(now, name).items()},
         **{f"bin_counts[{k}][{i}]": n for k, b in now.bin_counts.items() for i, n in enumerate(b)},
     }
     wrong = next((name for name, value in named.items() if not _whole(value)), None)
     if wrong is not None:
         return f"{wrong} is not a count"
-    return _find_contradiction(now) or _find_shrinking(before, now)
+    contradiction = _find_contradiction(now) or _find_overtold(now)
+    contradiction = contradiction or _find_impossible_stability(now)
+    return contradiction or _find_shrinking(before, now)
 
 
 def _find_contradiction(now: ArmCounts) -> str:
@@ -66,6 +76,19 @@ def _find_contradiction(now: ArmCounts) -> str:
     return "a column has more answers in its bins than there were requests" if overfull else ""
 
 
+def _find_overtold(now: ArmCounts) -> str:
+    for name, count in (*now.alarm_count.items(), *now.signal_count.items()):
+        if count > now.request_count:
+            return f"{name}: told of more answers than there were requests"
+    return ""
+
+
+def _find_impossible_stability(now: ArmCounts) -> str:
+    least_alike_ppm = 2 * FULL_PPM * now.explained_count
+    is_sound = now.worst_instability_ppm <= now.instability_ppm <= least_alike_ppm
+    return "" if is_sound else "explanations are less alike than any can be"
+
+
 def _find_shrinking(before: ArmCounts | None, now: ArmCounts) -> str:
     if before is None:
         return ""
@@ -73,9 +96,8 @@ def _find_shrinking(before: ArmCounts | None, now: ArmCounts) -> str:
     parts = {
         "request_count": [delta.request_count],
         **{name: [getattr(delta, name)] for name in _SINGLE},
-        "latency_ms_buckets": list(delta.latency_ms_buckets.values()),
-        "outside_count": list(delta.outside_count.values()),
-        "measured_count": list(delta.measured_count.values()),
+        _WORST: [now.worst_instability_ppm - before.worst_instability_ppm],
+        **{name: list(getattr(delta, name).values()) for name in _NAMED},
         "bin_counts": [n for counts in delta.bin_counts.values() for n in counts],
     }
     shrunk = next((name for name, values in parts.items() if min(values, default=0) < 0), None)
@@ -83,26 +105,23 @@ def _find_shrinking(before: ArmCounts | None, now: ArmCounts) -> str:
 
 
 def _combine(left: ArmCounts, right: ArmCounts, sign: int) -> ArmCounts:
-    buckets = {*left.latency_ms_buckets, *right.latency_ms_buckets}
-    outside = {*left.outside_count, *right.outside_count}
-    measured = {*left.measured_count, *right.measured_count}
+    named: dict[str, Any] = {
+        name: _combine_named(getattr(left, name), getattr(right, name), sign) for name in _NAMED
+    }
     return ArmCounts(
         request_count=left.request_count + sign * right.request_count,
         **{name: getattr(left, name) + sign * getattr(right, name) for name in _SINGLE},
-        latency_ms_buckets={
-            k: left.latency_ms_buckets.get(k, 0) + sign * right.latency_ms_buckets.get(k, 0)
-            for k in sorted(buckets)
-        },
-        outside_count={
-            k: left.outside_count.get(k, 0) + sign * right.outside_count.get(k, 0)
-            for k in sorted(outside)
-        },
-        measured_count={
-            k: left.measured_count.get(k, 0) + sign * right.measured_count.get(k, 0)
-            for k in sorted(measured)
-        },
+        **named,
         bin_counts=add_bins(left.bin_counts, right.bin_counts, sign),
+        # A largest can not be taken apart: of what came between two looks it is that of all before.
+        worst_instability_ppm=left.worst_instability_ppm
+        if sign < 0
+        else max(left.worst_instability_ppm, right.worst_instability_ppm),
     )
+
+
+def _combine_named(left: Mapping[Any, int], right: Mapping[Any, int], sign: int) -> dict[Any, int]:
+    return {k: left.get(k, 0) + sign * right.get(k, 0) for k in sorted({*left, *right})}
 
 
 def add_bins(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kfm_mlflow.policy.rollout import RolloutPolicy
+    from kfm_mlflow.rollout.measured import Analysis
     from kfm_mlflow.rollout.state import RolloutState
 
 _TO_DO_WITHHELD = "Move a version that may be served to canary; until then requests are refused."
@@ -66,7 +67,7 @@ def describe(plan: RolloutPolicy, state: RolloutState, now: datetime) -> Narrati
         step_count=len(plan.steps),
         step="" if index is None else step_words(plan.steps[index]),
         verdict=None if state.analysis is None else str(state.analysis.verdict),
-        measured="" if state.analysis is None else state.analysis.reason,
+        measured="" if state.analysis is None else _measured(state.analysis),
         steps=planned_steps(plan, state),
         metrics=metric_lines(plan, state),
         arms=arm_lines(state),
@@ -270,6 +271,13 @@ def _following(plan: RolloutPolicy, index: int) -> str:
         ordered = "" if plan.promotion == "automatic" else ", once it is ordered"
         return f"Promotion to production{ordered}"
     return f"Step {number} of {len(plan.steps)}, {step_words(plan.steps[index + 1])}"
+
+
+def _measured(analysis: Analysis) -> str:
+    """Return what decides of the last look, and what else was watched and decides nothing."""
+    watched = [m for m in analysis.metrics if m.kind in {"drift", "explanation", "alarm"}]
+    recorded = [f"{m.name}: {m.reason}" for m in watched if m.verdict is None]
+    return "; only recorded: ".join([analysis.reason, *recorded])
 
 
 def _share_words(plan: RolloutPolicy, index: int) -> str:

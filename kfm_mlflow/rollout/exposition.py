@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.monitor.spans import LOST_SPAN_RATIO
+from kfm_mlflow.rollout.counts import FULL_PPM
 from kfm_mlflow.rollout.state import Phase
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ COUNTERS = {
     "kfm_withheld": ("withheld_count", "Of these, refused: the answer may not be published."),
     "kfm_mask_failures": ("mask_failure_count", "Of these, masking went wrong; nothing was shown."),
     "kfm_dropped_copies": ("dropped_count", "Copies that were not sent: too many under way."),
+    "kfm_explained": ("explained_count", "Rows explained as they are and a little changed."),
+    "kfm_unexplained": ("unexplained_count", "Sampled rows of which nothing could be said."),
 }
 """Name of a counter, which Prometheus ends in ``_total`` -> field of the counts, and its help."""
 _ARM_LABELS = ("model", "version", "release", "arm")
@@ -143,6 +146,8 @@ class Exposition:
             latency.add_metric(labels, _buckets(counts), None)
         yield latency
         yield from _of_statistics(shown)
+        yield from _of_explanations(shown)
+        yield from _of_answers(shown)
 
     def _release(self, version: int) -> str:
         return self._releases.get(version, "")
@@ -169,6 +174,42 @@ def _of_statistics(shown: Mapping[tuple[str, ...], ArmCounts]) -> Iterator[Any]:
                 measured.add_metric((*labels, name), count)
                 outside.add_metric((*labels, name), bad_count)
     yield from (measured, outside, spans, lost)
+
+
+def _of_explanations(shown: Mapping[tuple[str, ...], ArmCounts]) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    instability = CounterMetricFamily(
+        "kfm_explanation_instability",
+        "Sum of 1 - correlation of the two explanations, over kfm_explained_total rows.",
+        labels=_ARM_LABELS,
+    )
+    lowest = GaugeMetricFamily(
+        "kfm_lowest_explanation_stability", "Of any row so far, -1..1.", labels=_ARM_LABELS
+    )
+    for labels, counts in shown.items():
+        instability.add_metric(labels, counts.instability_ppm / FULL_PPM)
+        if counts.explained_count:
+            lowest.add_metric(labels, 1 - counts.worst_instability_ppm / FULL_PPM)
+    yield from (instability, lowest)
+
+
+def _of_answers(shown: Mapping[tuple[str, ...], ArmCounts]) -> Iterator[Any]:
+    from prometheus_client.core import CounterMetricFamily, SummaryMetricFamily
+
+    alarms = CounterMetricFamily(
+        "kfm_alarms", "Answers that raised an alarm.", labels=(*_ARM_LABELS, "alarm")
+    )
+    signals = SummaryMetricFamily(
+        "kfm_signal", "What answers say of themselves.", labels=(*_ARM_LABELS, "signal")
+    )
+    for labels, counts in shown.items():
+        for name, count in sorted(counts.alarm_count.items()):
+            alarms.add_metric((*labels, name), count)
+        for name, count in sorted(counts.signal_count.items()):
+            total = counts.signal_ppm.get(name, 0) / FULL_PPM
+            signals.add_metric((*labels, name), count_value=count, sum_value=total)
+    yield from (alarms, signals)
 
 
 def _buckets(counts: ArmCounts) -> list[tuple[str, float]]:

@@ -71,7 +71,11 @@ def _cause(analysis: Analysis) -> Trigger:
     """Return what a FAIL is a case of."""
     if analysis.is_unmasked:
         return Trigger.SOVEREIGNTY
-    return Trigger.DRIFT if analysis.is_drifting else Trigger.ANALYSIS
+    if analysis.alarm:
+        return Trigger(analysis.alarm)
+    if analysis.is_drifting:
+        return Trigger.DRIFT
+    return Trigger.XAI if analysis.is_unstable else Trigger.ANALYSIS
 
 
 def recall(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState | None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.rollout.drift_watch import DriftFindings, DriftWindow  # noqa: TC001 - same
+from kfm_mlflow.rollout.explanation_watch import ExplanationFindings, ExplanationWindow
 from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.sequential import Sequential  # noqa: TC001 - same
 
@@ -20,8 +21,9 @@ class MetricAnalysis:
     """One metric's outcome.
 
     Attributes:
-        kind: ``limit`` (absolute), ``compare`` (against stable) or ``drift`` (from the release's
-            own baseline).
+        kind: ``limit`` (absolute), ``compare`` (against stable), ``drift`` (from the release's
+            own baseline), ``explanation`` (how stable explanations are; ``limit`` is a floor) or
+            ``alarm`` (answers that raised it).
         verdict: None when the metric is not applicable.
         canary_ratio: Bad share of the canary's samples in the window.
         stable_ratio: The same for stable.
@@ -33,7 +35,7 @@ class MetricAnalysis:
     """
 
     name: str
-    kind: Literal["limit", "compare", "drift"]
+    kind: Literal["limit", "compare", "drift", "explanation", "alarm"]
     verdict: Verdict | None
     sample_count: int = 0
     canary_ratio: float | None = None
@@ -54,6 +56,7 @@ class Analysis:
             have asked it; so nothing passes, and this alone gives no candidate up.
         drift: How far answers and inputs are from the release's baseline; None when that is not
             watched, or could not be looked at.
+        explanations: How stable explanations of its answers are; None likewise.
     """
 
     verdict: Verdict
@@ -61,6 +64,7 @@ class Analysis:
     false_alarm_ratio: float
     is_silent: bool = False
     drift: DriftFindings | None = None
+    explanations: ExplanationFindings | None = None
 
     @property
     def is_unmasked(self) -> bool:
@@ -70,7 +74,21 @@ class Analysis:
     @property
     def is_drifting(self) -> bool:
         """What is served left its own baseline, and the policy gives it up for that."""
-        return any(m.kind == "drift" and m.verdict is Verdict.FAIL for m in self.metrics)
+        return self._fails("drift")
+
+    @property
+    def is_unstable(self) -> bool:
+        """Explanations are less stable than the policy's floor, and it gives them up for that."""
+        return self._fails("explanation")
+
+    @property
+    def alarm(self) -> str:
+        """The alarm that was raised too often; empty when none was."""
+        failing = (m for m in self.metrics if m.kind == "alarm" and m.verdict is Verdict.FAIL)
+        return next((metric.name for metric in failing), "")
+
+    def _fails(self, kind: str) -> bool:
+        return any(m.kind == kind and m.verdict is Verdict.FAIL for m in self.metrics)
 
     @property
     def reason(self) -> str:
@@ -94,6 +112,7 @@ class Memory:
             once, from answers that came before any that it is applied to.
         silent_count: Arm -> answers of the other arm since this one last answered.
         drift: Arm -> what was counted by its drift baseline since the canary began.
+        explanations: What was explained of the canary since it began.
     """
 
     canary_seen: ArmCounts | None = None
@@ -104,9 +123,10 @@ class Memory:
     slow_bounds_ms: Mapping[str, float] = field(default_factory=dict)
     silent_count: Mapping[str, int] = field(default_factory=dict)
     drift: Mapping[str, DriftWindow] = field(default_factory=dict)
+    explanations: ExplanationWindow = field(default_factory=ExplanationWindow)
 
     def with_new_window(self) -> Memory:
-        """Forget the window; keep the marks, the comparisons and the drift watch."""
+        """Forget the window; keep the marks, the comparisons and what is watched over all steps."""
         return replace(self, canary=ArmCounts(), stable=ArmCounts(), silent_count={})
 
     def with_canary_unmarked(self) -> Memory:

@@ -79,7 +79,7 @@ class MetricLine:
     """
 
     name: str
-    kind: Literal["limit", "compare", "drift"]
+    kind: Literal["limit", "compare", "drift", "explanation", "alarm"]
     verdict: str
     unit: str
     canary_value: float | None

@@ -43,6 +43,8 @@ class Deployable:
         release_dir: Local directory of the release (holds ``MLmodel`` and ``model.onnx``).
         masking: By which regions its answers are masked; None serves them as the model gives them,
             which a registry never asks for.
+        explain_interval_s: Least time between two answered rows that a replica explains; None
+            explains none.
     """
 
     model_name: str
@@ -50,6 +52,7 @@ class Deployable:
     release_id: str
     release_dir: Path
     masking: MaskingOrder | None = None
+    explain_interval_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,15 @@ class ArmCounts:
         dropped_count: Copies that were not sent, because too many were under way. They are no
             requests, and evidence of nothing.
         bin_counts: Column of the version's own drift baseline -> distinct requests per bin.
+        explained_count: Answered rows that were explained twice, as they are and a little changed.
+        unexplained_count: Rows of which nothing could be said: no block of them mattered, or the
+            model failed on one.
+        instability_ppm: Sum of 1 - correlation of the two explanations over the explained rows, in
+            millionths.
+        worst_instability_ppm: The largest of these since the version was deployed.
+        alarm_count: Alarm -> answers that raised it.
+        signal_count: Signal -> answers for which it was measured.
+        signal_ppm: Signal -> its sum over these answers, in millionths.
     """
 
     request_count: int = 0
@@ -124,6 +136,13 @@ class ArmCounts:
     mask_failure_count: int = 0
     dropped_count: int = 0
     bin_counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    explained_count: int = 0
+    unexplained_count: int = 0
+    instability_ppm: int = 0
+    worst_instability_ppm: int = 0
+    alarm_count: Mapping[str, int] = field(default_factory=dict)
+    signal_count: Mapping[str, int] = field(default_factory=dict)
+    signal_ppm: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from threading import Event
 
+    from kfm_mlflow.gates.cause import Cause
     from kfm_mlflow.rollout.inputs import Levels, Orders, Standing
     from kfm_mlflow.rollout.plane import Deployable
 
@@ -76,8 +77,11 @@ class RegistryPort(Protocol):
         expect_production: int | None,
         expect_canary: int | None,
         reason: str,
+        cause: Cause | None = None,
     ) -> None:
         """Move a version to a level, if the levels still are what was read.
+
+        ``cause`` says in fixed words why a version goes; it is kept where the reason is.
 
         Raises:
             ConflictError: They are not.

@@ -39,10 +39,21 @@ from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kfm_mlflow.gates.cause import Cause
     from kfm_mlflow.trust.keys import Signer
 
 TIMEOUT_S = 60.0
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
+
+
+def find_cache(asked: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return where a controller keeps verified releases: a folder of the user's by default.
+
+    Args:
+        asked: The folder that was named; None when none was.
+        environ: May name another place in ``XDG_CACHE_HOME``.
+    """
+    return asked or Path(environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kfm-mlflow"
 
 
 class RemoteRegistry(RemoteOrders):
@@ -84,10 +95,7 @@ class RemoteRegistry(RemoteOrders):
         self._regions_file = regions_file
         self.heads, self.orders_seen = {}, {}
         self._signer: Signer | None = load_private_key(controller_key) if controller_key else None
-        self._cache_dir = (
-            cache_dir
-            or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kfm-mlflow"
-        )
+        self._cache_dir = find_cache(cache_dir, os.environ)
 
     # -- plumbing ------------------------------------------------------------------------------
 
@@ -311,6 +319,7 @@ class RemoteRegistry(RemoteOrders):
         level: str,
         *,
         reason: str = "",
+        cause: Cause | None = None,
         expect: Mapping[str, int | None] | None = None,
         restore: int | None = None,
         break_glass: Mapping[str, str | float] | None = None,
@@ -319,6 +328,7 @@ class RemoteRegistry(RemoteOrders):
         body = {
             "to": level,
             "reason": reason,
+            "cause": None if cause is None else cause.model_dump(mode="json"),
             "expect": dict(expect) if expect else None,
             "restore": restore,
             "break_glass": dict(break_glass) if break_glass else None,
@@ -385,6 +395,7 @@ class RemoteRegistry(RemoteOrders):
         expect_production: int | None,
         expect_canary: int | None,
         reason: str,
+        cause: Cause | None = None,
     ) -> None:
         """Move a version by compare-and-set, as the controller asks for it.
 
@@ -409,11 +420,12 @@ class RemoteRegistry(RemoteOrders):
                 expect_production,
                 "candidate",
                 reason=reason,
+                cause=cause,
                 expect=expect,
                 restore=version,
             )
             return
-        self.request_move(model_name, version, to_level, reason=reason, expect=expect)
+        self.request_move(model_name, version, to_level, reason=reason, cause=cause, expect=expect)
 
     def _approves_rollbacks(self, model_name: str) -> bool:
         family = self.model(model_name)["family"]

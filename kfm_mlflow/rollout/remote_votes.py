@@ -56,6 +56,21 @@ class RemoteVotes(RemoteLedger):
             ]
         )
 
+    def send_certificate(self, name: str, certificate: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a council's certificate of a checkpoint; the registry counts the votes again.
+
+        Args:
+            name: Registered model that the checkpoint is for.
+            certificate: ``docs/formats/quorum_certificate.md``.
+
+        Returns:
+            ``seq`` of the ledger row, ``digest``, and whether it was ``recorded`` now.
+        """
+        body = {"model_name": split_key(name)[1], "certificate": dict(certificate)}
+        path = _in_workspace("checkpoints/certificates", name)
+        kept: dict[str, Any] = self._call("POST", path, json=body)
+        return kept
+
     def send_vote(self, name: str, version: int, envelope: bytes) -> str:
         """Send a vote that somebody signed, and return its digest.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from kfm_mlflow.gates.cause import Cause
+from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.monitor.spans import LOST_SPAN_RATIO
 from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.state import RolloutState, Trigger
@@ -102,6 +104,30 @@ def _telemetry(state: RolloutState) -> dict[str, Any]:
     }
 
 
+def cause_of(state: RolloutState) -> Cause | None:
+    """Return why a candidate was given up, in fixed words; None while it was not."""
+    if state.trigger is None:
+        return None
+    drift = None if state.analysis is None else state.analysis.drift
+    return Cause.model_validate(
+        {
+            "trigger": str(state.trigger),
+            "drift": None if drift is None or not drift.columns else _drift_context(drift),
+        }
+    )
+
+
+def _drift_context(drift: DriftFindings) -> dict[str, Any]:
+    return {
+        "verdict": str(drift.verdict),
+        "mode": drift.mode,
+        "false_alarm_ratio": drift.false_alarm_ratio,
+        "column_count": len(drift.columns),
+        "drifting_count": sum(column.verdict is Verdict.FAIL for column in drift.columns),
+        "baseline_digest": drift.baseline_digest,
+    }
+
+
 def build_reports(
     state: RolloutState, rolled_back_version: int, restored_version: int | None
 ) -> dict[str, dict[str, Any]]:
@@ -134,7 +160,33 @@ def _rollback_report(
             "canary_error_count": canary.error_count,
             "stable_request_count": stable.request_count,
             "stable_error_count": stable.error_count,
+            "explanations": _explanations(state.analysis),
         },
+    }
+
+
+def _explanations(analysis: Analysis | None) -> dict[str, Any]:
+    """Say how stable explanations of the candidate's answers were, or that nobody looked."""
+    found = None if analysis is None else analysis.explanations
+    if found is None or not found.row_count:
+        nobody = "explanations were not asked for, or nothing could be measured"
+        return {
+            "applicable": False,
+            "reason": f"not applicable: {nobody if found is None else found.reason}",
+        }
+    return {
+        "applicable": True,
+        "verdict": None if found.verdict is None else str(found.verdict),
+        "reason": found.reason,
+        "mode": found.mode,
+        "method": "occlusion",
+        "statistic": "pearson-correlation",
+        "mean_stability": found.mean_stability,
+        "lowest_stability": found.lowest_stability,
+        "min_stability": found.min_stability,
+        "row_count": found.row_count,
+        "min_samples": found.min_samples,
+        "unexplained_count": found.unexplained_count,
     }
 
 

@@ -71,6 +71,8 @@ class Trigger(StrEnum):
     DRIFT = "drift"
     VALIDATION = "validation"
     XAI = "xai"
+    NARRATIVE = "narrative-safety"
+    FUSION = "fusion-collapse"
 
 
 NEVER_SERVES = frozenset({Trigger.VETO, Trigger.SOVEREIGNTY, Trigger.INTEGRITY})
@@ -126,6 +128,7 @@ class RolloutState:
         overtaken: Canary of the registry when an operator's rollback began. Should the rollback
             fail, it waits for a new decision.
         excused: Digest of the validation whose findings an operator took as they are.
+        plane_problem: Why the traffic plane does not answer; empty while it does.
         traffic: What was done to traffic since the rollout began, the newest last.
     """
 
@@ -159,6 +162,7 @@ class RolloutState:
     blind_since: datetime | None = None
     overtaken: int | None = None
     excused: str = ""
+    plane_problem: str = ""
     traffic: tuple[TrafficEvent, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kfm_mlflow.rollout.state import RolloutState
 
 _UNITS = {"_ms": "ms", "_usd_per_1k_requests": "USD per 1000 answers", "masking": "requests"}
+_UNITS_OF_KIND = {"drift": "distance", "explanation": "correlation", "alarm": "answers"}
 _SHOWN_QUANTILES = (0.50, 0.95, 0.99)
 
 
@@ -72,10 +73,11 @@ def metric_lines(plan: RolloutPolicy, state: RolloutState) -> tuple[MetricLine, 
     """Return every metric of the last look."""
     if state.analysis is None:
         return ()
-    needed, watch = plan.min_samples_at(state.step_index), plan.analysis.drift
+    asked = {"drift": plan.analysis.drift, "explanation": plan.analysis.explanations}
+    needed = {kind: watch.min_samples for kind, watch in asked.items() if watch is not None}
+    otherwise = plan.min_samples_at(state.step_index)
     return tuple(
-        _metric(metric, watch.min_samples if watch and metric.kind == "drift" else needed)
-        for metric in state.analysis.metrics
+        _metric(metric, needed.get(metric.kind, otherwise)) for metric in state.analysis.metrics
     )
 
 
@@ -98,7 +100,7 @@ def _metric(metric: MetricAnalysis, needed_count: int) -> MetricLine:
 
 def _unit(metric: MetricAnalysis) -> str:
     if metric.kind != "limit":
-        return "distance" if metric.kind == "drift" else "ratio"
+        return _UNITS_OF_KIND.get(metric.kind, "ratio")
     return next((unit for end, unit in _UNITS.items() if metric.name.endswith(end)), "ratio")
 
 

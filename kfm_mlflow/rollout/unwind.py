@@ -72,6 +72,8 @@ def unwind(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: da
         actions.append(split)
     move = _registry_move(state, inputs.levels)
     if move is not None:
+        # Reports of a rollback that failed before do not tell of this.
+        state = replace(state, reports_written=False)
         actions.append(move)
     actions += _papers(state)
     if actions:

@@ -25,8 +25,10 @@ REFUSED = "refused"
 POLICY = "policy"
 EQUIVOCATION = "equivocation"
 ROLLOUT_ORDER = "rollout-order"
+CHECKPOINT_CERTIFICATE = "checkpoint-certificate"
 """Kinds of rows: decisions, allowed and refused, changes of the policy they rest on, council
-members found to contradict themselves, and what operators ordered a rollout to do."""
+members found to contradict themselves, what operators ordered a rollout to do, and checkpoints
+that a council certified."""
 
 _CHAIN_FIELDS = frozenset({"prev_hash", "row_hash"})
 

@@ -21,6 +21,7 @@ from kfm_mlflow.trust.dsse import parse_envelope
 from kfm_mlflow.trust.instants import parse_instant
 from kfm_mlflow.trust.keys import TrustedKey
 from kfm_mlflow.trust.ledger import (
+    CHECKPOINT_CERTIFICATE,
     EQUIVOCATION,
     MOVED,
     POLICY,
@@ -42,6 +43,7 @@ STATEMENTS = {
     POLICY: "policy",
     EQUIVOCATION: "equivocation",
     ROLLOUT_ORDER: "rollout-order",
+    CHECKPOINT_CERTIFICATE: "checkpoint-certificate",
 }
 """Kind of a row -> kind of the statement in it."""
 

@@ -30,6 +30,7 @@ _OF_A_VERSION = frozenset(
         "equivocation",
         "care-authority",
         "rollout-order",
+        "checkpoint-certificate",
     }
 )
 

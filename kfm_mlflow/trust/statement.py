@@ -36,6 +36,7 @@ KINDS = (
     "policy",
     "equivocation",
     "rollout-order",
+    "checkpoint-certificate",
     "care-screening",
     "care-authority",
     "stac-item",

@@ -16,30 +16,28 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import requests
+from arms import observe_answers, observe_first_canary, observe_production, observe_rollback
 from board import Board
+from families import NAMES, Family, find_family
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from own_repository import commit_project
 from processes import DemoError, Processes, environment, free_port
 from reading import observe_bad_canary, observe_good_canary
-from records import observe_rebuild, observe_records, observe_reports
-from traffic import NOT_SERVED_YET, OK, Traffic, by_status, by_version
+from records import observe_rebuild, observe_records
+from traffic import Traffic
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "projects" / "climate"))
-from task import TASKS, default_name, prepare  # noqa: E402 - the project lies beside this one
-
+SAID = ("trained", "certified", "waiting", "released", "validated", "registered")
+"""What the release script's lines begin with that a person wants to read."""
 COUNCIL = ("council-1", "council-2", "council-3", "council-4-indigenous-representative")
-CANARY_RATIO = 0.1
-ROW_COUNT, LIVE_SEED = 512, 2024
+TASKS = ("downscaling", "drivers", "anomaly", "hydrology", "hazard")
 RATE_PER_S, QUIET_RATE_PER_S = 100.0, 25.0
 MIN_SAMPLES = {"default": 200, "small": 60}
 
@@ -52,18 +50,18 @@ class Demo:
     processes: Processes
     server: str
     endpoint: str
+    family: Family
     task: str
     data: str
     size: str
     folder: Path
-    rows: np.ndarray[Any, np.dtype[np.float32]]
     client: MlflowClient
     traffic: Traffic
 
     @property
     def model(self) -> str:
         """The registered model."""
-        return default_name(self.task)
+        return self.family.model
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -104,22 +102,22 @@ class Demo:
     def release(self, version: str, **extra: str) -> str:
         """Train, sign, validate and register by the project, as a user does."""
         parameters = {
-            "family": "climate",
-            "task": self.task,
             "version": version,
             "data": self.data,
             "size": self.size,
             "keys": str(self.folder / "keys"),
+            **self.family.parameters,
             **extra,
         }
         arguments = ["mlflow", "run", str(self.project), "--env-manager", "local", "-e", "release"]
         for name, value in parameters.items():
-            arguments += ["-P", f"{name}={value}"]
+            said = value.replace("{folder}", str(self.folder)).replace("{version}", version)
+            arguments += ["-P", f"{name}={said}"]
         text = self.processes.run(
             f"release-{version}", arguments, cwd=self.project, code=self.project
         )
         for line in text.splitlines():
-            if line.startswith(("released", "validated", "registered")):
+            if line.startswith(SAID):
                 self.board.say(line)
         return text
 
@@ -130,9 +128,9 @@ class Demo:
         keys = ["trainer", "validator", "controller", *COUNCIL]
         self.processes.run("keys", ["kfm", "keys", "new", *keys, "--dir", "keys"])
         self.processes.run(
-            "policy", ["kfm", "policy", "init", "--family", "climate", "--keys", "keys"]
+            "policy", ["kfm", "policy", "init", "--family", self.family.name, "--keys", "keys"]
         )
-        with (self.folder / "policies" / "climate.yaml").open("a") as overlay:
+        with (self.folder / "policies" / f"{self.family.name}.yaml").open("a") as overlay:
             samples = MIN_SAMPLES[self.size]
             overlay.write(
                 "rollout:\n  steps:\n    - setWeight: 10\n"
@@ -210,6 +208,8 @@ class Demo:
             f"HTTP {answer.status_code}, stage {found.current_stage}, aliases {list(found.aliases)}",
             holds=answer.ok and found.current_stage == "Staging" and "staging" in found.aliases,
         )
+        if not answer.ok:
+            raise DemoError(f"v{version} was refused: {answer.text}")
         uri = self.client.get_model_version_download_uri(self.model, str(version))
         self.board.observe(f"v{version} is frozen", uri[:60] + "…", holds="/kfm-frozen/" in uri)
         write = requests.put(
@@ -243,92 +243,6 @@ class Demo:
                 [*arguments, "--key", f"keys/{member}.pem", "--reason", "the canary answered well"],
             )
 
-    def observe_first_canary(self) -> None:
-        """Check the share of the canary while nothing else is in production."""
-        self.wait_phase("Canary", "AwaitingAdmission", version=1, timeout_s=120)
-        time.sleep(0.5)
-        began_s = time.monotonic()
-        self.wait_phase("AwaitingAdmission", version=1, timeout_s=300)
-        time.sleep(1)
-        answers = self.traffic.since(began_s)
-        statuses, total = by_status(answers), len(answers)
-        share = statuses[OK] / total
-        # Five standard deviations of a binomial: wrong less than once in a million runs.
-        slack = 5 * (CANARY_RATIO * (1 - CANARY_RATIO) / total) ** 0.5
-        self.board.observe(
-            "v1 as canary answers 10 % of the keys",
-            f"{share:.1%} of {total}; the rest: nothing in production yet (503)",
-            holds=abs(share - CANARY_RATIO) < slack and set(statuses) <= {OK, NOT_SERVED_YET},
-        )
-        allowed = self.kfm_api(f"models/{self.model}/versions/1/check?to=production")
-        self.board.observe(
-            "without votes there is no Production",
-            allowed["sentence"],
-            holds=allowed["verdict"] != "PASS" and "votes 0 of 3" in allowed["sentence"],
-        )
-
-    def observe_production(self) -> float:
-        """Check that v1 is Production and answers everything; return from when on."""
-        self.wait_phase("Soaking", "Succeeded", version=1, timeout_s=60)
-        found = self.client.get_model_version(self.model, "1")
-        self.board.observe(
-            "three of four votes make v1 Production",
-            f"stage {found.current_stage}, aliases {sorted(found.aliases)}",
-            holds=found.current_stage == "Production"
-            and sorted(found.aliases) == ["champion", "production"],
-        )
-        since_s = time.monotonic()
-        time.sleep(2)
-        versions = by_version(self.traffic.since(since_s))
-        self.board.observe("v1 answers 100 %", dict(versions), holds=set(versions) == {"1"})
-        return since_s
-
-    def observe_answers(self) -> None:
-        """Check that the endpoint answers what plain MLflow computes from the registry."""
-        model = mlflow.pyfunc.load_model(f"models:/{self.model}@champion")
-        expected = np.asarray(model.predict({"input": self.rows[:2]})["output"])
-        answer = requests.post(
-            f"{self.endpoint}/invocations", json={"inputs": self.rows[:2].tolist()}, timeout=30
-        )
-        given = np.asarray(answer.json()["predictions"]["output"])
-        difference = float(np.abs(given - expected).max() / np.abs(expected).max())
-        self.board.observe(
-            "the endpoint answers as models:/…@champion does in plain MLflow",
-            f"relative difference {difference:.1e}",
-            holds=difference <= 1e-5,  # noqa: PLR2004 - what ONNX and torch are held to
-        )
-
-    def observe_rollback(self, served_since_s: float) -> None:
-        """Check that v2 was taken back by what was measured, in traffic and registry."""
-        state = self.wait_phase("RolledBack", "RollbackFailed", version=2, timeout_s=300)
-        self.board.say(state["reason"])
-        production, canary = self.levels()
-        bad = self.client.get_model_version(self.model, "2")
-        self.board.observe(
-            "the registry is back at v1",
-            f"Production v{production}, canary {canary}, v2 {bad.current_stage}",
-            holds=(production, canary, bad.current_stage) == (1, None, "Archived"),
-        )
-        self.board.observe(
-            "the controller measured it",
-            state["reason"],
-            holds="worse than stable" in state["reason"],
-        )
-        quiet_s = time.monotonic()
-        time.sleep(3)
-        versions = by_version(self.traffic.since(quiet_s))
-        self.board.observe("traffic is back at v1", dict(versions), holds=set(versions) == {"1"})
-        served = self.traffic.since(served_since_s)
-        seen = by_version(served)
-        self.board.observe("v2 did get traffic before", f"{seen['2']} answers", holds=seen["2"] > 0)
-        failed = [answer for answer in served if answer.status != OK]
-        self.board.observe(
-            "no request failed since v1 is Production",
-            f"{len(failed)} of {len(served)}",
-            holds=not failed,
-        )
-        observe_reports(self, bad.run_id)
-
     def play_worse_release(self, served_since_s: float) -> None:
         """Let a release through the gates that only live traffic can tell from a good one."""
         board = self.board
@@ -345,16 +259,29 @@ class Demo:
             "Its canary", "what live traffic shows takes it back, registry and traffic together"
         ):
             self.to_canary(2)
-            self.observe_rollback(served_since_s)
+            observe_rollback(self, served_since_s)
             observe_bad_canary(self)
 
     def play_refused_release(self) -> None:
-        """Let a release try whose targets belonged to other rows."""
+        """Let a release try that must not get through."""
+        family = self.family
+        asked = " ".join(f"-P {name}={value}" for name, value in family.refused.items())
         with self.board.step(
-            "A release trained on shuffled targets", "what does not keep its limits stays outside"
+            f"A release with {asked}", "what is not as it should be stays outside"
         ):
             self.traffic.rate_per_s = QUIET_RATE_PER_S
-            self.release("v1.1.0", shuffled_ratio="1.0")
+            text = self.release("v1.1.0", **family.refused)
+            if not family.is_registered:
+                known = self.client.search_model_versions(f"name='{self.model}'")
+                waiting = next(
+                    (line for line in text.splitlines() if family.refusal in line), "it went on"
+                )
+                self.board.observe(
+                    "without its council nothing is registered",
+                    waiting[:150],
+                    holds=family.refusal in waiting and len(known) == 1,
+                )
+                return
             try:
                 self.client.transition_model_version_stage(self.model, "2", "Staging")
                 sentence = "it was allowed"
@@ -364,6 +291,7 @@ class Demo:
                 "the gates refuse v2",
                 sentence[:150],
                 holds="KFM refused Staging" in sentence
+                and family.refusal in sentence
                 and f"see /kfm/models/{self.model}/2" in sentence,
             )
 
@@ -375,7 +303,8 @@ class Demo:
         with board.step("Start a governed MLflow server", "SQLite, local artifacts, 127.0.0.1"):
             self.start_server()
         with board.step(
-            f"mlflow run . -e release -P family=climate -P version=v1.0.0 -P data={Path(self.data).name}",
+            f"mlflow run . -e release -P family={self.family.name} -P version=v1.0.0 "
+            f"-P data={Path(self.data).name}",
             "a model is trained, documented, screened, signed, and validated under another key",
         ):
             self.release("v1.0.0")
@@ -394,31 +323,26 @@ class Demo:
             self.start_serving()
         with board.step("Canary at 10 %", "a share of live traffic measures the release"):
             self.to_canary(1)
-            self.observe_first_canary()
+            observe_first_canary(self)
             observe_good_canary(self)
         with board.step("The council votes", "a quorum, and only a quorum, opens Production"):
             self.vote()
-            served_since_s = self.observe_production()
-            self.observe_answers()
-        if self.task == "downscaling":
+            served_since_s = observe_production(self)
+            observe_answers(self)
+        if (self.family.name, self.task) == ("climate", "downscaling"):
             self.play_worse_release(served_since_s)
         else:
             self.play_refused_release()
         with board.step("Check the records", "anybody can check afterwards"):
             observe_records(self)
+        if not self.family.is_rebuilt:
+            return
         with board.step("kfm rebuild", "what is in production can be made again, byte for byte"):
             self.traffic.rate_per_s = QUIET_RATE_PER_S
             observe_rebuild(self)
 
 
-def load_rows(task: str, data: str, size: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return fair rows for the clients to ask about."""
-    rows = prepare(task, data, size=size, seed=LIVE_SEED).validation_rows
-    chosen = np.random.default_rng(LIVE_SEED).permutation(len(rows))[:ROW_COUNT]
-    return np.ascontiguousarray(rows[chosen])
-
-
-def build(options: argparse.Namespace, folder: Path, data: str, rows: Any) -> Demo:
+def build(options: argparse.Namespace, folder: Path, data: str, family: Family) -> Demo:
     """Prepare a demo in a folder; nothing is started yet."""
     server, endpoint = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     environ = environment(server)
@@ -430,19 +354,20 @@ def build(options: argparse.Namespace, folder: Path, data: str, rows: Any) -> De
         processes=Processes(folder, environ),
         server=server,
         endpoint=endpoint,
+        family=family,
         task=options.task,
         data=data,
         size=options.size,
         folder=folder,
-        rows=rows,
         client=MlflowClient(server, server),
-        traffic=Traffic(f"{endpoint}/invocations", rows, rate_per_s=RATE_PER_S),
+        traffic=Traffic(f"{endpoint}/invocations", family.bodies, rate_per_s=RATE_PER_S),
     )
 
 
 def main() -> int:
     """Run the demo; 0 only if every row holds."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", default="climate", choices=NAMES)
     parser.add_argument("--task", default="downscaling", choices=TASKS)
     parser.add_argument("--data", default="generated", help="generated, or a path")
     parser.add_argument("--size", default="default", choices=sorted(MIN_SAMPLES))
@@ -451,11 +376,10 @@ def main() -> int:
     )
     options = parser.parse_args()
     data = options.data if options.data == "generated" else str(Path(options.data).resolve())
-    rows = load_rows(
-        options.task, data, options.size
-    )  # Data that cannot be read stops here, before anything is made.
+    # Data that cannot be read stops here, before anything is made.
+    family = find_family(options.family, options.task, data, options.size)
     folder = Path(tempfile.mkdtemp(prefix="kfm-demo-"))
-    demo = build(options, folder, data, rows)
+    demo = build(options, folder, data, family)
     finished = False
     try:
         demo.play()

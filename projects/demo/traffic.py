@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Mapping, Sequence
 
 _TIMEOUT_S = 20.0
 OK = 200
@@ -31,10 +30,10 @@ class Answer:
 
 @dataclass
 class Traffic:
-    """Clients that send representative rows to an endpoint, each request under its own key."""
+    """Clients that send bodies to an endpoint, in turn, each request under its own key."""
 
     url: str
-    rows: NDArray[np.float32]
+    bodies: Sequence[Mapping[str, Any]]
     client_count: int = 3
     rate_per_s: float = 100.0
     answers: list[Answer] = field(default_factory=list)
@@ -67,12 +66,12 @@ class Traffic:
         while not self._stop.is_set():
             pause_s = self.client_count / self.rate_per_s
             number = next(self._numbers)
-            row: Any = self.rows[number % len(self.rows)][None].tolist()
+            body = self.bodies[number % len(self.bodies)]
             started_s = time.monotonic()
             try:
                 answer = session.post(
                     self.url,
-                    json={"inputs": row},
+                    json=body,
                     headers={"X-KFM-Key": f"client-{number}"},
                     timeout=_TIMEOUT_S,
                 )

@@ -102,7 +102,11 @@ def delete(app: str) -> None:
 
 
 def build_replica(
-    release_dir: str, digest: str, gpu_share: float, masking: MaskingOrder | None = None
+    release_dir: str,
+    digest: str,
+    gpu_share: float,
+    masking: MaskingOrder | None = None,
+    explain_interval_s: float | None = None,
 ) -> Any:
     """Describe the application of one release.
 
@@ -111,6 +115,7 @@ def build_replica(
         digest: ``sha256:<hex>`` of its ``model.onnx``.
         gpu_share: GPUs lent to it; 0 for the CPU.
         masking: By which regions its answers are masked.
+        explain_interval_s: Least time between two rows that are explained; None explains none.
     """
     from ray import serve
 
@@ -127,7 +132,9 @@ def build_replica(
         graceful_shutdown_timeout_s=10,
         ray_actor_options={"num_cpus": 0, "num_gpus": gpu_share},
     )
-    return deployment.bind(release_dir, digest, masking, gpu_share=gpu_share)
+    return deployment.bind(
+        release_dir, digest, masking, gpu_share=gpu_share, explain_interval_s=explain_interval_s
+    )
 
 
 def build_router(

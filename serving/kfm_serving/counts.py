@@ -12,7 +12,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.rollout.counts import add_bins
+from kfm_mlflow.rollout.counts import FULL_PPM, add_bins
 from kfm_mlflow.rollout.plane import ArmCounts
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ class ArmTally:
     mask_failure_count: int = 0
     dropped_count: int = 0
     bin_counts: dict[str, list[int]] = field(default_factory=dict)
+    explained_count: int = 0
+    unexplained_count: int = 0
+    instability_ppm: int = 0
+    worst_instability_ppm: int = 0
+    alarm_count: dict[str, int] = field(default_factory=dict)
+    signal_count: dict[str, int] = field(default_factory=dict)
+    signal_ppm: dict[str, int] = field(default_factory=dict)
 
     def add_answer(
         self, latency_ms: float, statistics: Mapping[str, float], bands: Mapping[str, Band]
@@ -60,6 +67,24 @@ class ArmTally:
             counts = self.bin_counts.setdefault(name, [])
             counts.extend([0] * (place + 1 - len(counts)))
             counts[place] += 1
+
+    def add_explained(self, found: Iterable[int | None]) -> None:
+        """Count rows that were explained: 1 - stability of each, in millionths, or None."""
+        for instability_ppm in found:
+            if instability_ppm is None:
+                self.unexplained_count += 1
+                continue
+            self.explained_count += 1
+            self.instability_ppm += instability_ppm
+            self.worst_instability_ppm = max(self.worst_instability_ppm, instability_ppm)
+
+    def add_told(self, alarms: Iterable[str], signals: Mapping[str, float]) -> None:
+        """Count the alarms of an answer, and what was measured of it."""
+        for name in alarms:
+            self.alarm_count[name] = self.alarm_count.get(name, 0) + 1
+        for name, value in signals.items():
+            self.signal_count[name] = self.signal_count.get(name, 0) + 1
+            self.signal_ppm[name] = self.signal_ppm.get(name, 0) + round(value * FULL_PPM)
 
     def add_masking(self, masking: Masking) -> None:
         """Count what masking did to an answer that is counted otherwise, too."""
@@ -100,6 +125,13 @@ class ArmTally:
             "mask_failure_count": self.mask_failure_count,
             "dropped_count": self.dropped_count,
             "bin_counts": {name: list(counts) for name, counts in self.bin_counts.items()},
+            "explained_count": self.explained_count,
+            "unexplained_count": self.unexplained_count,
+            "instability_ppm": self.instability_ppm,
+            "worst_instability_ppm": self.worst_instability_ppm,
+            "alarm_count": dict(self.alarm_count),
+            "signal_count": dict(self.signal_count),
+            "signal_ppm": dict(self.signal_ppm),
         }
 
 
@@ -123,6 +155,13 @@ def merge_tallies(tallies: Iterable[Mapping[str, Any]]) -> ArmCounts:
         mask_failure_count=sum(t["mask_failure_count"] for t in listed),
         dropped_count=sum(t["dropped_count"] for t in listed),
         bin_counts=functools.reduce(add_bins, (t["bin_counts"] for t in listed), {}),
+        explained_count=sum(t["explained_count"] for t in listed),
+        unexplained_count=sum(t["unexplained_count"] for t in listed),
+        instability_ppm=sum(t["instability_ppm"] for t in listed),
+        worst_instability_ppm=max((t["worst_instability_ppm"] for t in listed), default=0),
+        alarm_count=_summed(t["alarm_count"] for t in listed),
+        signal_count=_summed(t["signal_count"] for t in listed),
+        signal_ppm=_summed(t["signal_ppm"] for t in listed),
     )
 
 

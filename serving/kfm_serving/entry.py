@@ -23,6 +23,7 @@ def open_portable(
     port: int,
     address: str | None = None,
     route_prefix: str = "/",
+    router_replicas: int = 1,
     gpu_share: float = 0.0,
     spans: SpanOptions | None = None,
 ) -> Iterator[PortablePlane]:
@@ -34,6 +35,7 @@ def open_portable(
         port: Its port.
         address: Ray cluster to attach to; None starts a lean local one, which ends with the block.
         route_prefix: Path under which the model is served.
+        router_replicas: Processes that split the traffic; a router that is up keeps its number.
         gpu_share: GPUs lent to each release; 0 serves on the CPU.
         spans: Which spans of predictions are kept; None keeps none.
 
@@ -48,6 +50,7 @@ def open_portable(
             host=host,
             port=port,
             route_prefix=route_prefix,
+            router_replicas=router_replicas,
             gpu_share=gpu_share,
             spans=spans,
             reattach=rejoin,

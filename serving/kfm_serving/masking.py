@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kfm_mlflow.canonical import load_json
 from kfm_mlflow.care.mask_fields import FieldMask, with_gaps
 from kfm_mlflow.care.mask_terms import terms_of_release
-from kfm_mlflow.care.masking import Masked, guarded
+from kfm_mlflow.care.masking import Masked, guarded, mask_value
 from kfm_mlflow.care.regions import load_regions
 
 if TYPE_CHECKING:
@@ -75,3 +75,14 @@ class AnswerMask:
             return Masked(shown, counts=counts, withheld_count=hidden)
 
         return guarded(terms, at, work)
+
+    def mask_json(self, value: Any, now: datetime | None = None) -> Masked:
+        """Return what may be published of JSON with cells and texts in it.
+
+        Args:
+            value: JSON.
+            now: The instant whose rules hold (aware); None takes the clock's.
+        """
+        at = now or datetime.now(UTC)
+        terms = self.fields.terms
+        return guarded(terms, at, lambda: mask_value(value, terms, at))

@@ -271,7 +271,9 @@ class PortablePlane:
             raise EvidenceError(f"cannot be read ({exc.strerror})", where="model.onnx") from exc
         bins = load_bins(release.release_dir)
         directory = str(release.release_dir.resolve())
-        replica = applications.build_replica(directory, digest, self._gpu_share, release.masking)
+        replica = applications.build_replica(
+            directory, digest, self._gpu_share, release.masking, release.explain_interval_s
+        )
         applications.start(app, replica)
         self._await_answer(app, deadline_s)
         self._ensure_router()

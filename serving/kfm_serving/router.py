@@ -270,6 +270,8 @@ class Router:
             tally.add_error(None)
             return
         tally.add_masking(attempt.answer.masking)
+        tally.add_explained(attempt.answer.explained)
+        tally.add_told(attempt.answer.alarms, attempt.answer.signals)
         if attempt.answer.masking in {"withheld", "failed"}:
             tally.add_refusal(attempt.latency_ms)
         elif attempt.is_good:

@@ -132,7 +132,7 @@ def parse_request(body: bytes, content_type: str, specs: Sequence[TensorSpec]) -
         )
     value = document[found[0]]
     if found[0].startswith("dataframe"):
-        columns, rows = _split(value) if found[0] == "dataframe_split" else _records(value)
+        columns, rows = read_split(value) if found[0] == "dataframe_split" else _records(value)
         return ScoringRequest(_from_table(columns, rows, specs), is_table=True)
     if found[0] == "instances":
         value = _instances(value)
@@ -197,7 +197,12 @@ def _from_tensors(value: Any, specs: Sequence[TensorSpec]) -> dict[str, NDArray[
     return {spec.name: _fitted(_tensor(value[spec.name], spec), spec) for spec in specs}
 
 
-def _split(value: Any) -> tuple[list[str], list[list[Any]]]:
+def read_split(value: Any) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns and rows of a ``dataframe_split``.
+
+    Raises:
+        ClientError: It is none, or a row has not one cell per column.
+    """
     if not isinstance(value, dict) or not {"data"} <= set(value) <= {"columns", "data", "index"}:
         raise ClientError("dataframe_split must be an object of data, columns and index")
     rows, columns = value["data"], value.get("columns")

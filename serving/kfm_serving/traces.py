@@ -60,7 +60,7 @@ class RouterSpans:
     def note(self, split: Split, version: int, deployment_id: str, attempt: Attempt) -> None:
         """Note a call that was just counted; returns at once."""
         outcome = outcome_of(attempt)
-        masked_count = 0 if attempt.answer is None else attempt.answer.masked_count
+        answer = attempt.answer
 
         def build() -> Prediction:
             release_id, seed = self._release(version, deployment_id)
@@ -72,8 +72,10 @@ class RouterSpans:
                 outcome=outcome,
                 latency_ms=attempt.latency_ms,
                 generation=split.generation,
-                masked_count=masked_count,
+                masked_count=0 if answer is None else answer.masked_count,
                 seed=seed,
+                alarms=() if answer is None else answer.alarms,
+                signals={} if answer is None else answer.signals,
             )
 
         self._log.note(

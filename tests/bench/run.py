@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,22 @@ BENCHES = (
     "care",
     "care_mask",
     "care_screen",
+    "focus",
     "rollout_analysis",
+    "climate_training",
+    "checkpoints",
     "transition",
     "serving",
     "traffic",
 )
+
+_OF_A_FOLDER = {
+    "care": "mask points, cover regions",
+    "care_mask": "mask served answers",
+    "care_screen": "screen a release of many cells",
+    "focus": "answer rows and tell stories of a Focus Mode model",
+}
+"""Benches that ask for nothing but a folder -> what they do."""
 
 
 def _options() -> argparse.Namespace:
@@ -74,26 +86,25 @@ def _without_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list
         _tell("verify a ledger")
         (work_dir / "ledger").mkdir()
         rows += ledger.measure(size, work_dir / "ledger")
-    if "care" in wanted:
-        import care
-
-        _tell("mask points, cover regions")
-        rows += care.measure(size, work_dir)
-    if "care_mask" in wanted:
-        import care_mask
-
-        _tell("mask served answers")
-        rows += care_mask.measure(size, work_dir)
-    if "care_screen" in wanted:
-        import care_screen
-
-        _tell("screen a release of many cells")
-        rows += care_screen.measure(size, work_dir)
+    for name, told in _OF_A_FOLDER.items():
+        if name in wanted:
+            _tell(told)
+            rows += import_module(name).measure(size, work_dir)
     if "rollout_analysis" in wanted:
         import rollout_analysis
 
         _tell("canary analysis: false aborts and samples to detection, simulated")
         rows += rollout_analysis.measure(size)
+    if "climate_training" in wanted:
+        import climate_training
+
+        _tell("train the climate models, and measure them against their baselines")
+        rows += climate_training.measure(size)
+    if "checkpoints" in wanted:
+        import checkpoints
+
+        _tell("save checkpoints beside training, and verify a directory of them")
+        rows += checkpoints.measure(size, work_dir / "checkpoints")
     return rows
 
 

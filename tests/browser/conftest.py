@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import debian
 import pytest
 from registry.server import Server, governed
-from registry.world import COUNCIL, NAME, World, make_world
+from registry.world import COUNCIL, GOOD_CANARY, NAME, World, make_world
 
 from kfm_mlflow.rollout.remote import RemoteRegistry
 
@@ -69,7 +69,7 @@ def _filled(server: Server, world: World) -> Site:
         for level in ("staging", "canary"):
             remote.request_move(NAME, version, level)
         if version == first:
-            remote.publish_verdict(NAME, version, {"verdict": "PASS", "sample_count": 500})
+            remote.publish_verdict(NAME, version, GOOD_CANARY)
         now = datetime.now(UTC)
         for member in members:
             remote.cast_vote(

@@ -13,10 +13,10 @@ from checkpoints.trainings import NAMES, measured, save_all, state, training
 import kfm_mlflow.canonical as canonical_module
 from kfm_mlflow.canonical import digest_file
 from kfm_mlflow.checkpoints import saving
+from kfm_mlflow.checkpoints.directory import verify_directory
 from kfm_mlflow.checkpoints.records import DOCUMENTS, MANIFEST
 from kfm_mlflow.checkpoints.saving import CheckpointWriter
 from kfm_mlflow.checkpoints.state import checkpoint_bytes
-from kfm_mlflow.checkpoints.verify import verify_directory
 from kfm_mlflow.errors import ConflictError, EvidenceError, InputError, StorageError
 
 FILES = [f"{name}.pt" for name in NAMES]

@@ -12,6 +12,7 @@ import pytest
 from checkpoints.trainings import save_all
 
 from kfm_mlflow.canonical import digest_file
+from kfm_mlflow.checkpoints.directory import verify_directory
 from kfm_mlflow.checkpoints.records import (
     CERTIFICATE,
     CHECKSUMS,
@@ -20,7 +21,6 @@ from kfm_mlflow.checkpoints.records import (
     CheckpointsManifest,
     parse_record,
 )
-from kfm_mlflow.checkpoints.verify import verify_directory
 
 LAST = "checkpoint_003_final"
 # The example of the checkpoint documentation, letter for letter but for the two digests, which

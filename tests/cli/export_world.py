@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from registry.server import Server, governed
-from registry.world import COUNCIL, NAME, World, run_cli
+from registry.world import COUNCIL, GOOD_CANARY, NAME, World, run_cli
 from trust.made_pki import SUBJECT, Pki
 from trust.made_sigstore import Instance
 
@@ -103,7 +103,7 @@ def promote(remote: RemoteRegistry, world: World, version: int) -> None:
     """Take a candidate to Production, with everybody's vote."""
     remote.request_move(NAME, version, "staging")
     remote.request_move(NAME, version, "canary")
-    remote.publish_verdict(NAME, version, {"verdict": "PASS", "sample_count": 500})
+    remote.publish_verdict(NAME, version, GOOD_CANARY)
     now = datetime.now(UTC)
     for member in COUNCIL:
         remote.cast_vote(

@@ -11,11 +11,13 @@ from urllib.parse import unquote
 
 import pystac
 import pytest
+from registry.causes import DRIFTED
 from registry.stac_world import make_story, serving
 from registry.world import NAME, files_of
 
 from kfm_mlflow.canonical import canonical_bytes
 from kfm_mlflow.cli import catalog as commands
+from kfm_mlflow.metadata.schemas import schema_problems
 from kfm_mlflow.metadata.stac_schemas import stac_schema_sentences
 
 ITEM = f"{NAME}/{NAME}-v1.{{0}}.0/{NAME}-v1.{{0}}.0.json"
@@ -38,7 +40,7 @@ def exported(kfm, url, tmp_path):
 
 
 def test_an_export_is_a_valid_catalog_that_pystac_walks(exported):
-    paths = {"catalog.json", f"{NAME}/collection.json"}
+    paths = {"catalog.json", f"{NAME}/collection.json", f"{NAME}/reversion.json"}
     for number in range(2):
         paths |= {ITEM.format(number), f"{NAME}/{NAME}-v1.{number}.0/signed-item.json"}
     assert {path for path, kind in files_of(exported).items() if kind != "directory"} == paths
@@ -69,6 +71,21 @@ def test_version_links_and_the_signed_original_lie_in_the_export(exported):
     assert "collection" not in json.loads(signed)
 
 
+def test_what_was_taken_back_and_why_lies_in_the_export(exported):
+    for number in range(2):
+        path = exported / ITEM.format(number)
+        (link,) = (
+            each for each in json.loads(path.read_text())["links"] if each["rel"] == "kfm:reversion"
+        )
+        told = (path.parent / unquote(link["href"])).resolve()
+        assert told == (exported / NAME / "reversion.json").resolve()
+        document = json.loads(told.read_text())
+        assert schema_problems("reversion", document) == []
+        assert (document["rollback_of"], document["restored"]) == (2, 1)
+        assert document["cause"] == link["kfm:cause"] == DRIFTED.model_dump(mode="json")
+        assert "errors" not in told.read_text()
+
+
 def test_the_same_bytes_on_repeat_in_any_time_zone_and_locale(exported, url, tmp_path):
     for number, (zone, locale) in enumerate([("Pacific/Chatham", "C"), ("UTC", "tr_TR.UTF-8")]):
         out = tmp_path / str(number)
@@ -86,7 +103,7 @@ def test_everything_is_canonical_and_no_own_link_is_absolute(exported, url):
     for path in exported.rglob("*.json"):
         document = json.loads(path.read_bytes())
         assert path.read_bytes() == canonical_bytes(document)
-        if path.name == "signed-item.json":
+        if path.name in {"signed-item.json", "reversion.json"}:
             continue
         for each in document["links"]:
             if each["rel"] not in {"derived_from", "model-card"}:

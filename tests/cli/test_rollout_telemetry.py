@@ -3,18 +3,21 @@
 import json
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from kfm_mlflow.cli.rollout import run
-from kfm_mlflow.cli.rollout_telemetry import Telemetry, open_watchers
+from kfm_mlflow.cli.rollout_telemetry import Telemetry, open_watchers, span_dir_of
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.metadata.schemas import load_schema
 from kfm_mlflow.rollout.plane import ArmCounts, Observation, Split
 from kfm_mlflow.rollout.watched import watched
 from kfm_serving.cluster import free_port
+
+DEFAULT = {"telemetry_dir": None, "span_ratio": 1.0, "metrics_port": None, "grid": "USA/kansas"}
 
 
 class Plane:
@@ -72,6 +75,39 @@ def test_nothing_is_opened_that_nobody_asked_for(monkeypatch):
         assert watchers == []
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     assert asked.spans is not None
+
+
+def test_spans_are_kept_beside_the_releases_unless_told_otherwise(tmp_path, monkeypatch):
+    kept = span_dir_of("team/climate downscaler", tmp_path)
+    assert kept.parent == tmp_path / "telemetry"
+    asked = Telemetry(None, 1.0, None, "USA/kansas", span_dir=kept)
+    assert asked.spans.directory == kept
+    with open_watchers("downscaler", asked, "127.0.0.1") as watchers:
+        watched(Plane(), watchers).set_split(Split(1, 3, None, 0.0))
+    assert [path.name for path in kept.iterdir()] == ["spans-controller.jsonl"], "no energy"
+    named = replace(asked, telemetry_dir=tmp_path / "named")
+    assert named.spans.directory == tmp_path / "named"
+    assert replace(named, no_spans=True).spans is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    assert asked.spans.directory is None
+    assert named.spans.directory == tmp_path / "named"
+
+
+@pytest.mark.parametrize(
+    ("changed", "min_span_ratio", "is_enough"),
+    [
+        ({}, 0.99, True),
+        ({"span_ratio": 0.99}, 0.99, True),
+        ({"span_ratio": 0.5}, 0.99, False),
+        ({"no_spans": True}, 0.99, False),
+        ({"no_spans": True}, None, True),
+    ],
+)
+def test_who_keeps_fewer_spans_than_the_policy_asks_for_is_told_at_once(
+    tmp_path, changed, min_span_ratio, is_enough
+):
+    asked = Telemetry(**{**DEFAULT, "span_dir": tmp_path, **changed})
+    assert ("none gets to Production" in asked.tell_spans(min_span_ratio)) is not is_enough
 
 
 def test_a_grid_that_nobody_knows_and_a_share_above_1_are_refused(tmp_path):

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from gates import made_checkpoints
+
 from kfm_mlflow.canonical import digest_json
 from kfm_mlflow.care.score import CARE_PARTS
 from kfm_mlflow.care.screen import Check, Screening, Status
@@ -20,7 +22,7 @@ from kfm_mlflow.gates.verdict import worst
 from kfm_mlflow.policy.drift import DriftPlan
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import load_policies
-from kfm_mlflow.policy.models import Policy
+from kfm_mlflow.policy.models import LIMIT_GATES, Policy
 from kfm_mlflow.release.manifest import FileEntry, Manifest
 from kfm_mlflow.trust.attestation import AttestationReport
 from kfm_mlflow.trust.keys import Signer, generate_key, load_private_key
@@ -37,6 +39,7 @@ MAX_AGE_S = 3600.0
 PATHS = (
     "MLmodel",
     "care.json",
+    *(f"checkpoints/{name}.pt" for name in made_checkpoints.IDS),
     "drift/baseline.json",
     "model.pt",
     "model_metadata.json",
@@ -65,22 +68,25 @@ def make_lineage() -> dict:
     def ends(**names: str) -> dict:
         return {f"prov:{role}": name for role, name in names.items()}
 
+    paths = ("model.pt", *(f"checkpoints/{name}.pt" for name in made_checkpoints.IDS))
+    weights = {f"x:weights{k or ''}": path for k, path in enumerate(paths)}
     return {
         "prefix": {"kfm": "https://kfm-mlflow.github.io/ns#", "x": "https://example.org/"},
         "entity": {
             "x:data": typed("Dataset", **{"kfm:sha256": METADATA["data"][0]["digest"]}),
-            "x:weights": typed(
-                "Weights", **{"kfm:path": "model.pt", "kfm:sha256": digest_json("model.pt")}
-            ),
+            **{
+                name: typed("Weights", **{"kfm:path": path, "kfm:sha256": digest_json(path)})
+                for name, path in weights.items()
+            },
             "x:release": typed("Release"),
         },
         "activity": {"x:training": typed("Training"), "x:composing": typed("Composing")},
         "used": {
             "_:1": ends(activity="x:training", entity="x:data"),
-            "_:2": ends(activity="x:composing", entity="x:weights"),
+            **{f"_:u{n}": ends(activity="x:composing", entity=n) for n in weights},
         },
         "wasGeneratedBy": {
-            "_:3": ends(entity="x:weights", activity="x:training"),
+            **{f"_:g{n}": ends(entity=n, activity="x:training") for n in weights},
             "_:4": ends(entity="x:release", activity="x:composing"),
         },
     }
@@ -130,6 +136,11 @@ def base_policy() -> Policy:
                         {"metric": "nbias", "min": -0.02, "max": 0.02},
                     ]
                 },
+                **{
+                    name: {"limits": [{"metric": f"{name}_of_it", "min": 0.5}]}
+                    for name in LIMIT_GATES[1:]
+                },
+                "checkpoints": {"min_auc": 0.7, "max_bias_index": 0.1},
                 "drift": {},
                 "canary": {},
                 "votes": {},
@@ -176,6 +187,25 @@ def make_manifest(*paths: str) -> Manifest:
 RELEASE_ID = make_manifest().release_id
 
 
+def checkpoint_documents(policy: Policy | None = None, **changes) -> dict:
+    """Return the documents of certified checkpoints, by their paths in the release."""
+    digests = {
+        entry.path.removeprefix("checkpoints/"): entry.digest
+        for entry in make_manifest().files
+        if entry.path.startswith("checkpoints/")
+    }
+    signers = [signer(name) for name in PEOPLE]
+    made = made_checkpoints.make_documents(
+        policy or base_policy(), signers, digests, NOW, **changes
+    )
+    return {f"checkpoints/{name}": value for name, value in made.items()}
+
+
+@cache
+def _good_checkpoints() -> dict:
+    return checkpoint_documents()
+
+
 def telemetry_document(**changes) -> dict:
     return {
         "schema_version": "1",
@@ -215,7 +245,10 @@ def xai_document(*, delta=0.01, stability=0.95, **changes) -> dict:
 
 
 def make_content(**documents) -> ReleaseContent:
-    """Return good content; ``telemetry``, ``xai``, ``lineage`` and ``sbom`` replace documents."""
+    """Return good content; ``telemetry``, ``xai``, ``lineage`` and ``sbom`` replace documents.
+
+    ``checkpoints`` gives all of them, by path.
+    """
     values = {
         "care.json": {"care": {}},
         "model_metadata.json": documents.get("metadata", METADATA),
@@ -227,6 +260,7 @@ def make_content(**documents) -> ReleaseContent:
             "assets": {"model": {"href": "../model.onnx"}},
             "stac_extensions": ["https://stac-extensions.github.io/mlm/v1.4.0/schema.json"],
         },
+        **documents.get("checkpoints", _good_checkpoints()),
         "telemetry/training.json": documents.get("telemetry", telemetry_document()),
         "xai/summary.json": documents.get("xai", xai_document()),
     }
@@ -291,7 +325,11 @@ def drift_claims(**changes) -> dict:
 def validation_claims(**changes) -> dict:
     return {
         "drift": drift_claims(),
-        "metrics": {"nrmse": 0.1, "nbias": 0.0},
+        "metrics": {
+            "nrmse": 0.1,
+            "nbias": 0.0,
+            **{f"{name}_of_it": 0.5 for name in LIMIT_GATES[1:]},
+        },
         "determinism": {"identical": True, "digest": RELEASE_ID},
         **changes,
     }

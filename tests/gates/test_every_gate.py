@@ -7,7 +7,7 @@ from gates import made_evidence as made
 
 from kfm_mlflow.gates.content import Document, ReleaseContent
 from kfm_mlflow.gates.engine import GATES
-from kfm_mlflow.policy.models import GatesPolicy
+from kfm_mlflow.policy.models import LIMIT_GATES, GatesPolicy
 
 
 def test_every_gate_that_a_policy_can_name_exists():
@@ -45,7 +45,7 @@ def test_documents_of_a_foreign_shape_are_findings_and_not_exceptions(gate, valu
     assert verdict == ("PASS" if gate == "stac" else "FAIL")
 
 
-@pytest.mark.parametrize("gate", ["validation", "metrics", "drift", "canary", "votes"])
+@pytest.mark.parametrize("gate", ["validation", *LIMIT_GATES, "drift", "canary", "votes"])
 @pytest.mark.parametrize(
     "claims",
     [
@@ -61,7 +61,7 @@ def test_documents_of_a_foreign_shape_are_findings_and_not_exceptions(gate, valu
 def test_claims_of_a_foreign_shape_are_findings_and_not_exceptions(gate, claims):
     kind, by = {
         "validation": ("validation", "validator"),
-        "metrics": ("validation", "validator"),
+        **dict.fromkeys(LIMIT_GATES, ("validation", "validator")),
         "drift": ("validation", "validator"),
         "canary": ("canary-verdict", "controller"),
         "votes": ("vote", "ada"),
@@ -70,7 +70,7 @@ def test_claims_of_a_foreign_shape_are_findings_and_not_exceptions(gate, claims)
     assert made.ask(gate, made.make_evidence(attestations=(report,)))[0] != "PASS"
 
 
-@pytest.mark.parametrize("gate", ["validation", "metrics", "drift", "canary", "votes"])
+@pytest.mark.parametrize("gate", ["validation", *LIMIT_GATES, "drift", "canary", "votes"])
 def test_an_envelope_that_did_not_verify_counts_for_nothing(gate):
     broken = tuple(
         replace(report, ok=False, problems=("signature does not verify",))
@@ -88,7 +88,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("field", OTHER)
-@pytest.mark.parametrize("gate", ["validation", "metrics", "drift", "canary", "votes"])
+@pytest.mark.parametrize("gate", ["validation", *LIMIT_GATES, "drift", "canary", "votes"])
 def test_an_attestation_of_something_else_is_refused(gate, field):
     policy = made.base_policy()
     binding = made.make_binding(policy, **OTHER[field])

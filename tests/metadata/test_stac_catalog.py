@@ -18,7 +18,7 @@ from shapely.geometry import box
 
 from kfm_mlflow.canonical import canonical_bytes, digest_json
 from kfm_mlflow.errors import EvidenceError, InputError
-from kfm_mlflow.metadata.stac import ITEM_PATH, build_item
+from kfm_mlflow.metadata.stac import build_item
 from kfm_mlflow.metadata.stac_catalog import (
     absolute_href,
     collection_document,
@@ -36,6 +36,7 @@ from kfm_mlflow.metadata.stac_search import (
     read_arguments,
 )
 from kfm_mlflow.metadata.stac_static import CATALOG_FILE, file_name, static_documents
+from kfm_mlflow.release.bundle import ITEM_PATH
 
 JOURNEYS = st.lists(st.integers(1, 5), min_size=1, max_size=12)
 

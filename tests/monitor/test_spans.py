@@ -4,6 +4,7 @@
 
 import http.server
 import json
+import os
 import threading
 
 import pytest
@@ -34,6 +35,16 @@ CALL = {
     "latency_ms": 12.5,
     "generation": 3,
 }
+
+
+def test_alarms_and_signals_are_told_under_fixed_names_only():
+    told = {"attention_entropy": 0.123456, "cell": 1.0, "8526ad03fffffff": 2.0}
+    call = {**CALL, "arm": "canary", "outcome": "answered"}
+    alarms = ("narrative-safety", "fusion-collapse")
+    found = Prediction(**call, alarms=alarms, signals=told).attributes(1.0)
+    assert found["kfm.alarms"] == "narrative-safety,fusion-collapse"
+    assert found["kfm.signal.attention_entropy"] == 0.1235
+    assert set(found) == ALLOWED - {"kfm.seed"} | {"kfm.alarms", "kfm.signal.attention_entropy"}
 
 
 class Kept:
@@ -163,6 +174,21 @@ def test_files_hold_a_span_a_line_and_rotate_by_size(tmp_path):
             versions.append(int(held["kfm.model.version"]["intValue"]))
     assert versions == list(range(20))[-len(versions) :]
     assert len(versions) >= 6
+
+
+def test_a_folder_keeps_the_newest_files_of_all_processes_up_to_its_bound(tmp_path):
+    for age in range(6):
+        path = tmp_path / f"spans-router-{age}.jsonl"
+        path.write_bytes(b"x" * 1000)
+        os.utime(path, (10**9 - age, 10**9 - age))
+    (tmp_path / "serving-energy-1.json").write_bytes(b"x" * 9000)
+    exporter = FileSpanExporter(tmp_path / "spans-new.jsonl", max_folder_bytes=3500)
+    log = SpanLog([exporter], service_name="router")
+    note(log)
+    log.close()
+    left = {path.name for path in tmp_path.iterdir()}
+    newest = {f"spans-router-{age}.jsonl" for age in range(3)}
+    assert left == newest | {"spans-new.jsonl", "serving-energy-1.json"}
 
 
 def test_a_folder_that_cannot_be_written_loses_spans_and_raises_nothing(tmp_path, caplog):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import postgres
 import pytest
 from registry.server import Server, governed
-from registry.world import COUNCIL, NAME, dump, files_of, query
+from registry.world import COUNCIL, GOOD_CANARY, NAME, dump, files_of, query
 
 from kfm_mlflow.registry.route_doors import PREFIXES, door_of
 from kfm_mlflow.rollout.remote import RemoteRegistry
@@ -159,7 +159,7 @@ def _promote(server: Server, world: World, folder: Path) -> None:
     remote = RemoteRegistry(server.url, controller_key=world.key("controller"), cache_dir=folder)
     for level in ("staging", "canary"):
         remote.request_move(NAME, 1, level)
-    remote.publish_verdict(NAME, 1, {"verdict": "PASS", "sample_count": 500})
+    remote.publish_verdict(NAME, 1, GOOD_CANARY)
     now = datetime.now(UTC)
     for member in COUNCIL[1:]:
         remote.cast_vote(

@@ -12,9 +12,11 @@ from werkzeug.serving import make_server
 
 from kfm_mlflow.registry import (  # noqa: F401 - they put routes on the API
     authority_api,
+    checkpoint_api,
     export_api,
     lease_api,
     ledger_api,
+    openapi,
     policy_api,
     prov_api,
     rollout_orders_api,
@@ -29,6 +31,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def serving(app: Flask, *, threaded: bool = False) -> Iterator[str]:
+    """Serve an application on a free port of loopback, and give its URL."""
+    server = make_server("127.0.0.1", 0, app, threaded=threaded)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
 def listening(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, *, with_mlflow: bool = False
 ) -> Iterator[str]:
@@ -38,12 +54,5 @@ def listening(
     app.register_blueprint(api)
     for path, view, methods in handlers.get_endpoints() if with_mlflow else ():
         app.add_url_rule(path, view.__name__, view, methods=methods)
-    server = make_server("127.0.0.1", 0, app)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(app) as url:
+        yield url

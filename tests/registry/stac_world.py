@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import timedelta
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
 from flask import Flask, g
 from mlflow.server import handlers
+from registry import loopback
+from registry.causes import DRIFTED
 from registry.world import NAME, Registry
-from werkzeug.serving import make_server
 
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry.stac_api import stac
@@ -33,7 +33,7 @@ def make_story(world: World, folder: Path) -> Registry:
     made.now += timedelta(minutes=1)
     made.to_production(2)
     made.now += timedelta(minutes=1)
-    made.store.move(NAME, 2, Level.CANDIDATE, restore=1, reason="errors")
+    made.store.move(NAME, 2, Level.CANDIDATE, restore=1, reason="errors", cause=DRIFTED)
     made.store.move(NAME, 3, Level.STAGING)
     return made
 
@@ -53,14 +53,7 @@ def stac_app(unreadable: frozenset[str] = frozenset()) -> Flask:
 @contextmanager
 def serving(registry: Registry, unreadable: frozenset[str] = frozenset()) -> Iterator[str]:
     """Serve the API of a registry on loopback; gives the server's URL."""
-    server = make_server("127.0.0.1", 0, stac_app(unreadable), threaded=True)
-    thread = Thread(target=server.serve_forever)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(handlers, "_model_registry_store", registry.store)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.port}"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with loopback.serving(stac_app(unreadable), threaded=True) as url:
+            yield url

@@ -90,6 +90,9 @@ def guarded(world, tmp_path_factory):
     written = yaml.safe_load((world.policies / "climate.yaml").read_text())
     written["access"] = {"roles": {"trainer": ["tom"], "operator": ["olga", "rita"]}}
     (policies / "climate.yaml").write_text(yaml.safe_dump(written))
+    restricted = {"schema_version": "1", "extends": "focus-transformer"}
+    restricted["access"] = {"roles": {"trainer": ["tom"], "operator": ["olga"]}}
+    (policies / "focus-transformer.yaml").write_text(yaml.safe_dump(restricted))
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -303,3 +306,102 @@ def test_commands_log_in_as_mlflows_client_does(guarded, monkeypatch, capsys, tm
         f"[mlflow]\nmlflow_tracking_username = rita\nmlflow_tracking_password = {PASSWORD}\n"
     )
     assert kfm("ledger", "list", NAME)[0] == 0
+
+
+# -- weights ---------------------------------------------------------------------------------------
+
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+FILES = {"model.pt": b"weights", "card.json": b"{}"}
+
+
+def _made_run(guarded, **tags):
+    """Let Tom make a run with weights and a card, and return where they lie."""
+    body = {"experiment_id": "0", "tags": [{"key": k, "value": v} for k, v in tags.items()]}
+    made = guarded.ask("tom", "POST", "/api/2.0/mlflow/runs/create", json=body)
+    run_id = made.json()["run"]["info"]["run_id"]
+    for name, content in FILES.items():
+        path = f"{ARTIFACTS}/0/{run_id}/artifacts/r/{name}"
+        assert guarded.ask("tom", "PUT", path, data=content).ok
+    return run_id
+
+
+def _of_run(run_id):
+    """Return every way to read a file of a run, with a place for its name."""
+    lies = f"0/{run_id}/artifacts/r"
+    return [
+        f"{ARTIFACTS}/{lies}/%s",
+        f"/ajax-api/2.0/mlflow-artifacts/artifacts/{lies}/%s",
+        f"/get-artifact?run_id={run_id}&path=r/%s",
+        f"/get-artifact?run_uuid={run_id}&path=r/%s",
+    ]
+
+
+def _assert_restricted(guarded, ways, refused, allowed="olga"):
+    for way in ways:
+        answer = guarded.ask(refused, "GET", way % "model.pt")
+        assert answer.status_code == 403, way
+        said = answer.json()["message"]
+        assert "model.pt" in said
+        assert said.endswith("validator, authority, operator; ask the FAIR+CARE council")
+        assert guarded.ask(refused, "GET", way % "card.json").content == b"{}", way
+        assert guarded.ask(allowed, "GET", way % "model.pt").content == b"weights", way
+
+
+def test_weights_of_a_training_are_restricted_before_anything_is_registered(guarded):
+    tags = {"kfm.checkpoints": "checkpoints_manifest.json", "kfm.model_id": "focus_transformer_v2"}
+    run_id = _made_run(guarded, **tags)
+    _assert_restricted(guarded, _of_run(run_id), "rita")
+    # Who trained it has the files already, and no role that hands them out.
+    _assert_restricted(guarded, _of_run(run_id)[:1], "tom")
+    silent = _made_run(guarded, **{"kfm.checkpoints": "checkpoints_manifest.json"})
+    _assert_restricted(guarded, _of_run(silent)[:1], "rita")
+    presigned = {"run_id": run_id, "path": "r/model.pt"}
+    path = "/api/2.0/mlflow/artifacts/presigned-download-url"
+    assert guarded.ask("rita", "POST", path, json=presigned).status_code == 403
+    presign = f"/api/2.0/mlflow-artifacts/presigned/0/{run_id}/artifacts/r/model.pt"
+    assert guarded.ask("rita", "GET", presign).status_code == 403
+    for spelt in ("model%2Ept", "model.pt/", "./model.pt", "model%252Ept", "model.pt%00.json"):
+        answer = guarded.ask("rita", "GET", f"{ARTIFACTS}/0/{run_id}/artifacts/r/{spelt}")
+        assert answer.content != b"weights", spelt
+    listed = guarded.ask("rita", "GET", f"/api/2.0/mlflow/artifacts/list?run_id={run_id}&path=r")
+    assert "r/model.pt" in listed.text
+
+
+def test_weights_of_a_registered_version_are_restricted_by_every_way_to_them(guarded):
+    run_id = _made_run(guarded)
+    assert guarded.ask("rita", "GET", _of_run(run_id)[0] % "model.pt").ok
+    for name in ("focus-transformer-a", "climate-copy"):
+        create = "/api/2.0/mlflow/registered-models/create"
+        assert guarded.ask("tom", "POST", create, json={"name": name}).ok
+        uri = f"mlflow-artifacts:/0/{run_id}/artifacts/r"
+        body = {"name": name, "source": uri, "run_id": run_id}
+        made = guarded.ask("tom", "POST", "/api/2.0/mlflow/model-versions/create", json=body)
+        assert made.ok, made.text
+    copies = [
+        f"/model-versions/get-artifact?name={name}&version=1&path=%s"
+        for name in ("focus-transformer-a", "climate-copy")
+    ]
+    _assert_restricted(guarded, _of_run(run_id) + copies, "rita")
+    password = re.findall(r"with the password (\S+) ", guarded.log)[0]
+    for way in _of_run(run_id):
+        answer = guarded.ask("admin", "GET", way % "model.pt", password=password)
+        assert answer.status_code == 403, way
+
+
+def test_weights_of_a_logged_model_are_those_of_the_run_that_made_it(guarded):
+    run_id = _made_run(guarded, **{"kfm.model_id": "focus_transformer_v2"})
+    body = {"experiment_id": "0", "name": "c", "source_run_id": run_id}
+    made = guarded.ask("tom", "POST", "/api/2.0/mlflow/logged-models", json=body)
+    model_id = made.json()["model"]["info"]["model_id"]
+    lies = f"0/models/{model_id}/artifacts"
+    for name, content in FILES.items():
+        assert guarded.ask("tom", "PUT", f"{ARTIFACTS}/{lies}/{name}", data=content).ok
+    files = f"/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files"
+    ways = [f"{ARTIFACTS}/{lies}/%s", f"{files}?artifact_file_path=%s"]
+    _assert_restricted(guarded, ways, "rita")
+
+
+def test_weights_of_a_model_whose_policy_restricts_nothing_are_for_all_its_readers(guarded):
+    run_id = _made_run(guarded, **{"kfm.model_id": "climate_x"})
+    for way in _of_run(run_id):
+        assert guarded.ask("rita", "GET", way % "model.pt").content == b"weights", way

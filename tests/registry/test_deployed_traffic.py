@@ -24,7 +24,7 @@ from rollout.simulator import World
 
 from kfm_mlflow.canonical import canonical_bytes
 from kfm_mlflow.metadata.prov_trace import evaluate_deployed
-from kfm_mlflow.policy.models import TrustPolicy
+from kfm_mlflow.policy.trust import TrustPolicy
 from kfm_mlflow.registry.deployed_prov import extended_prov
 from kfm_mlflow.registry.deployed_traffic import read_traffic
 from kfm_mlflow.trust.keys import generate_key, load_private_key

@@ -14,6 +14,7 @@ from registry.world import COUNCIL, NAME
 
 from kfm_mlflow.registry import (  # noqa: F401 - routes of the API
     authority_api,
+    checkpoint_api,
     export_api,
     lease_api,
     ledger_api,

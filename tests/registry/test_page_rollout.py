@@ -62,6 +62,20 @@ def tells_all(page, narrative):
     assert page.text.count('aria-current="step"') == len(present), where
 
 
+def test_the_floor_of_explanations_is_said_as_one(two, on):  # noqa: F811 - the fixture
+    journal = journal_at("Canary", "a good canary", now=two.now)
+    (metric, *_) = journal["narrative"]["metrics"]
+    own = {"name": "explanation_stability", "kind": "explanation", "unit": "correlation"}
+    numbers = {"canary_value": 0.97, "limit": 0.5, "sample_count": 21, "needed_count": 20}
+    journal["narrative"]["metrics"] = [{**metric, **own, **numbers}]
+    write(two, journal)
+    said = words(on(two, HELD))
+    assert "explanation_stability of sampled rows" in said
+    assert "0.97 correlation" in said
+    assert "at least 0.5 correlation" in said
+    assert "21 of at least 20" in said
+
+
 @pytest.mark.parametrize("phase", ["Canary", "RollbackFailed"])
 def test_the_page_is_plain_whole_and_asks_for_nothing_from_elsewhere(two, on, phase):  # noqa: F811
     write(two, journal_at(phase, now=two.now))

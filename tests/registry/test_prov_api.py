@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metadata.test_prov import GOOD
 from mlflow.server import handlers
+from registry.causes import DRIFTED
 from registry.world import NAME
 
 from kfm_mlflow.canonical import canonical_bytes, digest_json, load_json
 from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.metadata.prov_trace import evaluate_deployed
 from kfm_mlflow.policy.levels import Level
-from kfm_mlflow.policy.models import TrustPolicy
+from kfm_mlflow.policy.trust import TrustPolicy
 from kfm_mlflow.registry import prov_api
 from kfm_mlflow.registry.api import api
 from kfm_mlflow.registry.deployed_prov import (
@@ -162,6 +163,19 @@ def of_type(values, kind):
     return [n for n, a in values["activity"].items() if a["prov:type"]["$"] == f"kfm:{kind}"]
 
 
+SAID = "wrong units at the quiet spring"
+
+
+def why(values):
+    """Return what the two halves of a rollback say of its cause."""
+    names = of_type(values, "Rollback") + of_type(values, "Reversion")
+    told = [values["activity"][name] for name in names]
+    assert SAID not in json.dumps(values)
+    return [
+        (a["kfm:trigger"], a["kfm:drift_verdict"], a["kfm:drift_drifting_count"]["$"]) for a in told
+    ]
+
+
 def test_a_promotion_and_its_rollback_are_told_from_both_sides():
     ledger = Ledger()
     for version in (1, 2):
@@ -272,11 +286,11 @@ def test_the_lineage_of_a_real_release_is_extended_at_promotion_and_rollback(two
         assert used == {"deployed:row-5"}
         two.store.move(NAME, 2, Level.PRODUCTION)
         assert (live(ask(2).json, 2), live(ask(1).json, 1)) == ({"production"}, set())
-        two.store.move(NAME, 2, Level.CANDIDATE, restore=1)
+        two.store.move(NAME, 2, Level.CANDIDATE, restore=1, reason=SAID, cause=DRIFTED)
         assert (live(ask(2).json, 2), live(ask(1).json, 1)) == (set(), {"production"})
         for version in (1, 2):
-            values = ask(version).json
-            assert evaluate_deployed(values) == []
+            assert evaluate_deployed(values := ask(version).json) == []
+            assert why(values) == [("drift", "FAIL", "2")] * 2
             released = load_json(
                 two.world.releases[version - 1].release_dir / "provenance" / "provenance.json"
             )

@@ -6,116 +6,27 @@ Registry, API, remote client and controller are the real ones; the traffic plane
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import pytest
-from mlflow.server import handlers
-from mlflow.server.constants import ARTIFACTS_DESTINATION_ENV_VAR, SERVE_ARTIFACTS_ENV_VAR
-from mlflow.store.tracking.dbmodels.models import SqlRun
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking._tracking_service import utils
 from registry.authority_world import SECRET, SOUTH, with_regions, write_regions
-from registry.loopback import listening
-from registry.world import NAME, uri_of
-from rollout.simulated_plane import FakePlane
-from rollout.simulated_registry import Fuse
-from rollout.simulator import build_plan
+from registry.governed_world import levels, promote, under_control
+from registry.world import NAME
 
 from kfm_mlflow.care.authority import Scope
 from kfm_mlflow.cli.main import main
 from kfm_mlflow.metadata.schemas import schema_problems
-from kfm_mlflow.policy.levels import Level
-from kfm_mlflow.rollout.controller import Controller
-from kfm_mlflow.rollout.remote import RemoteRegistry
 from kfm_mlflow.rollout.state import Phase
 
 WITHDRAWN = {"consent": {"status": "withdrawn"}}
 LABELLED = {"labels": [{"name": "TK SS", "label_type": "secret_sacred"}]}
 
 
-class Clock:
-    """The clock that the registry goes by, too."""
-
-    def __init__(self, registry):
-        self._registry = registry
-
-    def now(self):
-        """Return what the registry takes for now."""
-        return self._registry.now
-
-    def monotonic_s(self):
-        """Return seconds that never go back."""
-        return self._registry.now.timestamp()
-
-    def sleep(self, duration_s):
-        """Fail: a pass does not wait."""
-        raise AssertionError(f"nothing here waits, and not {duration_s} s")
-
-
-@contextmanager
-def tracking(registry, folder, monkeypatch):
-    """Serve MLflow's own API beside ours, with the run that the registry's versions name."""
-    store = SqlAlchemyStore(uri_of(registry.database), str(folder))
-    with store.ManagedSessionMaker(read_only=False) as session:
-        session.add(
-            SqlRun(
-                run_uuid="run",
-                name="run",
-                experiment_id=0,
-                user_id="test",
-                status="FINISHED",
-                start_time=0,
-                lifecycle_stage="active",
-                source_type="LOCAL",
-                artifact_uri=str(folder / "run"),
-            )
-        )
-    monkeypatch.setattr(handlers, "_tracking_store", store)
-    monkeypatch.setattr(handlers, "_artifact_repo", None)
-    # The client remembers where a run's artifacts lie by its id, which is the same in every test.
-    monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
-    monkeypatch.setenv(SERVE_ARTIFACTS_ENV_VAR, "true")
-    monkeypatch.setenv(ARTIFACTS_DESTINATION_ENV_VAR, str(registry.area))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    try:
-        yield
-    finally:
-        store._dispose_engine()
-
-
 @pytest.fixture
 def governed(two, monkeypatch, tmp_path):
-    """Return v1 at Production and v2 at canary behind HTTP, and a controller of both."""
-    two.now = datetime.now(UTC)
+    """Return v1 at Production and v2 at canary, screened by regions, and a controller of both."""
     with_regions(two)
-    with (
-        tracking(two, tmp_path / "runs", monkeypatch),
-        listening(two, monkeypatch, with_mlflow=True) as url,
-    ):
-        remote = RemoteRegistry(
-            url, controller_key=two.world.key("controller"), cache_dir=tmp_path / "cache"
-        )
-        plane = FakePlane(Fuse(), SimpleNamespace(corrupt=set(), fetched={1, 2}))
-        controller = Controller(remote, plane, build_plan(), Clock(two), NAME)
-        yield SimpleNamespace(
-            registry=two,
-            url=url,
-            remote=remote,
-            plane=plane,
-            controller=controller,
-            reports=tmp_path / "runs",
-        )
-
-
-def promote(governed):
-    """Put v2 at Production and let traffic follow."""
-    governed.registry.endorse(2)
-    governed.registry.store.move(NAME, 2, Level.PRODUCTION)
-    governed.controller.reconcile_once()
-    assert (governed.plane.split.stable, governed.plane.split.canary) == (2, None)
+    with under_control(two, tmp_path, monkeypatch) as made:
+        yield made
 
 
 def veto(governed, version):
@@ -130,11 +41,6 @@ def veto(governed, version):
         now=governed.registry.now,
         expires_at=None,
     )
-
-
-def levels(governed):
-    found = governed.remote.levels(NAME)
-    return found.production, found.canary
 
 
 def conflicts(governed, version):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pystac
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from registry.causes import DRIFTED
 from registry.loopback import listening
 from registry.stac_world import stac_app
 from registry.world import COUNCIL, NAME
 
-from kfm_mlflow.errors import ConflictError, RefusedError
+from kfm_mlflow.errors import ConflictError, InputError, RefusedError
+from kfm_mlflow.gates.cause import DriftContext, TriggerWord, parse_cause
+from kfm_mlflow.metadata.schemas import load_schema
 from kfm_mlflow.metadata.stac_schemas import stac_schema_sentences
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.registry.reversions import Reversion, Reverting
 from kfm_mlflow.rollout.remote import RemoteRegistry
+from kfm_mlflow.rollout.state import Trigger
 
 CANDIDATE, STAGING, CANARY, PRODUCTION = Level
 
@@ -64,7 +71,8 @@ def reverted(two, monkeypatch):
     with listening(two, monkeypatch) as url:
         remote = RemoteRegistry(url, controller_key=two.world.key("controller"))
         assert remote.model(NAME)["rollback_of"] is None
-        remote.move(NAME, 1, "production", expect_production=2, expect_canary=None, reason="bad")
+        held = {"expect_production": 2, "expect_canary": None}
+        remote.move(NAME, 1, "production", **held, reason="bad", cause=DRIFTED)
         yield two, remote
 
 
@@ -72,7 +80,8 @@ def test_the_registry_names_what_is_active_and_what_it_took_the_place_of(reverte
     registry, remote = reverted
     found = remote.model(NAME)
     assert (found["active"], found["rollback_of"]) == (1, 2)
-    row = found["reversion"]["row"]
+    row, cause = found["reversion"]["row"], DRIFTED.model_dump(mode="json")
+    assert found["reversion"]["cause"] == cause
     query = "SELECT model, version, kind FROM kfm_ledger WHERE seq = ?"
     assert registry.query(query, row) == [(NAME, 1, "moved")]
     pages = stac_app().test_client()
@@ -84,11 +93,42 @@ def test_the_registry_names_what_is_active_and_what_it_took_the_place_of(reverte
         assert link.get_href(transform_href=False).endswith(f"/kfm/ledger/{row}")
         told_ = {key: link.extra_fields[f"kfm:{key}"] for key in ("rollback_of", "restored")}
         assert told_ == {"rollback_of": 2, "restored": 1}
+        assert (link.extra_fields["kfm:cause"], link.extra_fields["kfm:row"]) == (cause, row)
         release = registry.query("SELECT release_id FROM kfm_release WHERE version = 1")[0][0]
         assert link.extra_fields["kfm:restored_hash"] == release
     registry.register(registry.world.releases[2])
     registry.to_production(3)
     assert (remote.model(NAME)["active"], remote.model(NAME)["rollback_of"]) == (3, None)
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        {"trigger": "the quiet spring"},
+        {"trigger": "drift", "note": "the quiet spring"},
+        {"trigger": "drift", "drift": {"verdict": "FAIL"}},
+        {},
+        "drift",
+    ],
+)
+def test_a_cause_holds_fixed_words_and_numbers_alone(cause):
+    with pytest.raises(InputError, match="is no cause") as refused:
+        parse_cause(cause, where="cause")
+    assert "quiet spring" not in str(refused.value)
+
+
+def test_causes_know_every_trigger_of_a_rollout_and_the_schema_says_the_same():
+    words = set(get_args(TriggerWord))
+    assert words == {str(trigger) for trigger in Trigger}
+    cause = load_schema("reversion")["properties"]["cause"]["properties"]
+    assert set(cause["trigger"]["enum"]) == words
+    drift = cause["drift"]["properties"]
+    assert set(drift) == set(DriftContext.model_fields)
+
+
+def test_only_what_is_taken_down_has_a_cause(two):
+    with pytest.raises(MlflowException, match="goes with taking a version down"):
+        two.store.move(NAME, 2, PRODUCTION, cause=DRIFTED)
 
 
 def test_what_was_rolled_back_comes_back_by_new_votes_and_a_new_canary_alone(reverted):

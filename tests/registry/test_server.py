@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from registry.server import environment
 from registry.world import (
     COUNCIL,
+    GOOD_CANARY,
     NAME,
     claims_of,
     digest_of,
@@ -359,7 +360,7 @@ def test_from_staging_to_production_and_back_over_the_api(server, world, staged,
             remote.request_move(NAME, version, "staging")
         digest = remote.check(NAME, version, "canary")["digest"]
         assert remote.request_move(NAME, version, "canary")["decision_digest"] == digest
-        remote.publish_verdict(NAME, version, {"verdict": "PASS", "sample_count": 500})
+        remote.publish_verdict(NAME, version, GOOD_CANARY)
         for member in COUNCIL[1:]:
             remote.cast_vote(
                 NAME,

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
-from registry.loopback import listening
-from registry.test_recall import Clock, levels, promote, tracking
+from registry.governed_world import levels, promote, under_control
 from registry.world import NAME
-from rollout.simulator import FakePlane, Fuse, build_plan
 
 from kfm_mlflow.cli.main import cli
 from kfm_mlflow.metadata.schemas import schema_problems
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import PolicySet
 from kfm_mlflow.policy.models import XaiPolicy
-from kfm_mlflow.rollout.controller import Controller
-from kfm_mlflow.rollout.remote import RemoteRegistry
 from kfm_mlflow.rollout.state import Phase, Trigger
 from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
@@ -35,24 +30,8 @@ STABLE = {**UNSTABLE, "min_correlation": 0.99}
 @pytest.fixture
 def governed(two, monkeypatch, tmp_path):
     """Return v1 at Production and v2 at canary behind HTTP, and a controller of both."""
-    two.now = datetime.now(UTC)
-    with (
-        tracking(two, tmp_path / "runs", monkeypatch),
-        listening(two, monkeypatch, with_mlflow=True) as url,
-    ):
-        remote = RemoteRegistry(
-            url, controller_key=two.world.key("controller"), cache_dir=tmp_path / "cache"
-        )
-        plane = FakePlane(Fuse(), SimpleNamespace(corrupt=set(), fetched={1, 2}))
-        controller = Controller(remote, plane, build_plan(), Clock(two), NAME)
-        yield SimpleNamespace(
-            registry=two,
-            url=url,
-            remote=remote,
-            plane=plane,
-            controller=controller,
-            reports=tmp_path / "runs",
-        )
+    with under_control(two, tmp_path, monkeypatch) as made:
+        yield made
 
 
 def validation(registry, version, *, metrics=None, at=None, key="validator", **changed):

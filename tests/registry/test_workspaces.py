@@ -19,7 +19,7 @@ from conftest import free_port
 from mlflow.utils.workspace_context import ServerWorkspaceContext
 from registry import server as servers
 from registry.test_triggers import attempt
-from registry.world import BOTH, COUNCIL, NAME, run_cli, stranger, told, uri_of
+from registry.world import BOTH, COUNCIL, GOOD_CANARY, NAME, run_cli, stranger, told, uri_of
 
 from kfm_mlflow.canonical import load_json
 from kfm_mlflow.cli.export import export
@@ -88,7 +88,7 @@ def test_one_name_in_two_workspaces_is_two_governed_models(spaces, world, tmp_pa
     with inside(OURS):
         spaces.store.move(NAME, 1, Level.STAGING)
         spaces.store.move(NAME, 1, Level.CANARY)
-        claims = {"verdict": "PASS", "sample_count": 500, "epoch": 0}
+        claims = {**GOOD_CANARY, "epoch": 0}
         with told(400, "about another release"):
             spaces.attest(1, "canary-verdict", claims, "controller")
         spaces.attest(1, "canary-verdict", claims, "controller", model_name=KEY)
@@ -408,7 +408,7 @@ def test_a_controller_and_a_council_work_in_a_workspace(spaced, world, tmp_path,
     remote = RemoteRegistry(
         spaced.server.url, controller_key=world.key("controller"), cache_dir=tmp_path
     )
-    remote.publish_verdict(KEY, 1, {"verdict": "PASS", "sample_count": 500})
+    remote.publish_verdict(KEY, 1, GOOD_CANARY)
     now = datetime.now(UTC)
     remote.cast_vote(
         KEY,

@@ -74,6 +74,12 @@ GOOD_METRICS = {
     "nrmse_p99": 0.12,
     "amplification_p99": 0.99,
 }
+GOOD_CANARY = {
+    "verdict": "PASS",
+    "sample_count": 500,
+    "telemetry": {"request_count": 500, "span_count": 500},
+}
+"""What a controller signs of a canary that passed, with a span for each of its answers."""
 BOTH = ("sqlite", "postgresql")
 """What ``database_kind`` is parametrised with by tests that run on both databases."""
 SERVES = "_MLFLOW_SERVER_SERVE_ARTIFACTS"
@@ -344,7 +350,7 @@ class Registry:
     def verdict(self, version: int, outcome: str = "PASS", **changed: Any) -> None:
         """Send what a controller found about a canary."""
         epoch = changed.get("epoch", self.store.snapshot(NAME, version).epoch)
-        claims = {"verdict": outcome, "sample_count": 500, "epoch": epoch}
+        claims = {**GOOD_CANARY, "verdict": outcome, "epoch": epoch}
         self.attest(version, "canary-verdict", claims, "controller")
 
     def vote(self, version: int, member: str, choice: str = "approve", **changed: Any) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.errors import PlaneError
+from kfm_mlflow.monitor.spans import LOST_SPAN_RATIO
 from kfm_mlflow.rollout.plane import ArmCounts, Observation
 
 if TYPE_CHECKING:
@@ -107,4 +108,10 @@ class FilePlane:
 
 def _arm(request_count: int, error_count: int) -> ArmCounts:
     answered = request_count - error_count
-    return ArmCounts(request_count, error_count, {20.0: answered, math.inf: answered})
+    return ArmCounts(
+        request_count,
+        error_count,
+        {20.0: answered, math.inf: answered},
+        outside_count={LOST_SPAN_RATIO: 0},
+        measured_count={LOST_SPAN_RATIO: request_count},
+    )

@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from kfm_mlflow.errors import (
     PlaneError,
 )
 from kfm_mlflow.monitor.drift_bins import Column, Columns
-from kfm_mlflow.rollout.counts import add_bins
+from kfm_mlflow.rollout.counts import FULL_PPM, add_bins
 from kfm_mlflow.rollout.plane import ArmCounts, Deployable, Observation, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rollout.simulated_registry import FakeRegistry, Fuse
 
@@ -29,7 +29,10 @@ class Quality:
     """How a version answers: shares of errors, and of answers outside stable's band.
 
     ``drift_ratio`` of the answers have left the version's own baseline. ``full_error_ratio`` counts
-    instead of ``error_ratio`` while the version has all traffic.
+    instead of ``error_ratio`` while the version has all traffic. One row of those that come together
+    is explained, where a release is to be, with ``stability``; None is a row without an explanation.
+    ``alarm_ratio`` is the share of the answers that raise each alarm; ``full_alarm`` is raised by all
+    while the version has all traffic.
     """
 
     error_ratio: float = 0.0
@@ -37,6 +40,9 @@ class Quality:
     outside_ratio: float = 0.0
     drift_ratio: float = 0.0
     latency_ms: float = 20.0
+    stability: float | None = 1.0
+    alarm_ratio: Mapping[str, float] = field(default_factory=dict)
+    full_alarm: str = ""
 
 
 DRIFTED = "outputs.mean_shift_ratio"
@@ -198,7 +204,32 @@ class FakePlane:
             outside_count={n: old.outside_count.get(n, 0) + outside for n in names},
             measured_count={n: old.measured_count.get(n, 0) + measured for n in names},
             bin_counts=add_bins(old.bin_counts, self._bins(version, measured, quality)),
+            **self._explained(version, old, quality) if measured else {},
+            alarm_count=self._alarms(version, measured, quality),
         )
+
+    def _explained(self, version: int, old: ArmCounts, quality: Quality) -> dict[str, int]:
+        """Return what is counted of one more row, if replicas were told to explain any."""
+        if self.up[version].explain_interval_s is None:
+            return {}
+        if quality.stability is None:
+            return {"unexplained_count": old.unexplained_count + 1}
+        instability_ppm = round((1 - quality.stability) * FULL_PPM)
+        return {
+            "explained_count": old.explained_count + 1,
+            "instability_ppm": old.instability_ppm + instability_ppm,
+            "worst_instability_ppm": max(old.worst_instability_ppm, instability_ppm),
+        }
+
+    def _alarms(self, version: int, count: int, quality: Quality) -> dict[str, int]:
+        """Return how many answers have raised each alarm up to now."""
+        found = dict(self._counts[version].alarm_count)
+        ratios = dict(quality.alarm_ratio)
+        if quality.full_alarm and not self.split.canary_ratio and self.split.stable == version:
+            ratios[quality.full_alarm] = 1.0
+        for name, ratio in ratios.items():
+            found[name] = found.get(name, 0) + self._share((name, version), count, ratio)
+        return found
 
     def _bins(self, version: int, count: int, quality: Quality) -> dict[str, tuple[int, ...]]:
         """Return the bins of some answers: those that drift are above every cut."""

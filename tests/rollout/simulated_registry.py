@@ -19,15 +19,17 @@ from kfm_mlflow.errors import (
     RefusedError,
     StorageError,
 )
-from kfm_mlflow.rollout.inputs import Levels, Orders, Standing
+from kfm_mlflow.rollout.inputs import Levels, Orders, Regression, Standing
 from kfm_mlflow.rollout.plane import Deployable
 from kfm_mlflow.rollout.ports import Lease
+from kfm_mlflow.rollout.reports import DRIFT_SUMMARY, ROLLBACK_REPORT, SOVEREIGNTY_CONFLICT
 from kfm_mlflow.rollout.state import Phase
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator, Mapping
 
+    from kfm_mlflow.gates.cause import Cause
 
 MODEL = "climate-downscaler"
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -125,9 +127,13 @@ class FakeRegistry:
         self.vetoed: set[int] = set()
         self.recalls: dict[int, str] = {}
         self.unrestorable: dict[int, str] = {}
-        self.fallback: int | None = None
+        self.regressions: dict[int, Regression] = {}
         self.verdicts: list[dict[str, Any]] = []
         self.reports: dict[int, dict[str, Any]] = {}
+        self.causes: dict[int, Cause | None] = {}
+        """Version that was taken down -> why."""
+        self.unreported: dict[int, int | None] = {}
+        """Version that was taken down without reports as yet -> what was at Production then."""
         self.violations: list[str] = []
         self.release_dir = Path("/nonexistent")
         self._journal: str | None = None
@@ -157,6 +163,11 @@ class FakeRegistry:
         )
 
     @property
+    def has_journal(self) -> bool:
+        """Whether a controller has written yet."""
+        return self._journal is not None
+
+    @property
     def former(self) -> list[int]:
         """Versions that a successor took the place of at Production, the last first."""
         found: list[int] = []
@@ -165,6 +176,12 @@ class FakeRegistry:
             if level == "production":
                 found.insert(0, version)
         return [v for v in found if v != self.held.production]
+
+    @property
+    def fallback(self) -> int | None:
+        """The newest former Production version that may be served and has not regressed."""
+        bad = self.recalls.keys() | self.regressions.keys()
+        return next((version for version in self.former if version not in bad), None)
 
     def hold_lease(self, model_name: str, holder: str, ttl_s: float) -> Lease:
         with self._call("hold_lease"):
@@ -194,7 +211,14 @@ class FakeRegistry:
         with self._call("standing"):
             served = {self.held.production, self.held.canary}
             recalls = {v: why for v, why in self.recalls.items() if v in served}
-            return Standing(recalls, frozenset(recalls), self.fallback)
+            regressions = {
+                v: found
+                for v, found in self.regressions.items()
+                if v in served and v not in recalls
+            }
+            wanted = self.held.production in recalls.keys() | regressions.keys()
+            fallback = self.fallback if wanted else None
+            return Standing(recalls, frozenset(recalls), fallback, regressions)
 
     def fetch(self, model_name: str, version: int) -> Deployable:
         with self._call("fetch"):
@@ -205,11 +229,19 @@ class FakeRegistry:
 
     def admits(self, model_name: str, version: int, level: str) -> tuple[bool, str]:
         with self._call("admits"):
-            return self.admit, "" if self.admit else self.refusal
+            refusal = self._refusal(version)
+            return not refusal, refusal
 
     def admits_restore(self, model_name: str, version: int) -> tuple[bool, str]:
         with self._call("admits_restore"):
-            return version not in self.unrestorable, self.unrestorable.get(version, "")
+            refusal = self._restore_refusal(version)
+            return not refusal, refusal
+
+    def _refusal(self, version: int) -> str:
+        return self.recalls.get(version, "" if self.admit else self.refusal)
+
+    def _restore_refusal(self, version: int) -> str:
+        return self.recalls.get(version, self.unrestorable.get(version, ""))
 
     def move(
         self,
@@ -220,6 +252,7 @@ class FakeRegistry:
         expect_production: int | None,
         expect_canary: int | None,
         reason: str,
+        cause: Cause | None = None,
     ) -> None:
         with self._call("move"):
             held = self.held
@@ -229,12 +262,13 @@ class FakeRegistry:
             if to_level == "production":
                 if version != held.canary and version not in known:
                     self.violations.append(f"v{version} skipped the canary level")
-                if version == held.canary and not self.admit:
-                    raise RefusedError(self.refusal)
-                if version != held.canary and version in self.unrestorable:
-                    raise RefusedError(self.unrestorable[version])
+                find = self._refusal if version == held.canary else self._restore_refusal
+                if refusal := find(version):
+                    raise RefusedError(refusal)
                 if version != held.canary and held.production is not None:
                     self.history.append((held.production, "candidate"))
+                    self.unreported[held.production] = version
+                    self.causes[held.production] = cause
                 canary = None if held.canary == version else held.canary
                 self.held = Levels(version, canary, held.head + 1)
             else:
@@ -243,6 +277,8 @@ class FakeRegistry:
                 production = None if held.production == version else held.production
                 canary = None if held.canary == version else held.canary
                 self.held = Levels(production, canary, held.head + 1)
+                self.unreported[version] = production
+                self.causes[version] = cause
             self.history.append((version, to_level))
 
     def publish_verdict(self, model_name: str, version: int, analysis: Mapping[str, Any]) -> None:
@@ -254,6 +290,19 @@ class FakeRegistry:
     ) -> None:
         with self._call("publish_reports"):
             self.reports[version] = json.loads(canonical_bytes(dict(documents)))
+            self._check_reports(version)
+
+    def _check_reports(self, version: int) -> None:
+        """Note a reversion whose reports are not three, or name another version than came back."""
+        if version not in self.unreported:
+            return
+        restored, documents = self.unreported.pop(version), self.reports[version]
+        if documents.keys() != {ROLLBACK_REPORT, DRIFT_SUMMARY, SOVEREIGNTY_CONFLICT}:
+            self.violations.append(f"v{version} was taken down with {sorted(documents)} alone")
+            return
+        said = documents[ROLLBACK_REPORT]["restored_version"]
+        if said != restored and not (said is None and restored in self.recalls):
+            self.violations.append(f"v{version}: v{restored} came back, reported is v{said}")
 
     def load_journal(self, model_name: str) -> dict[str, Any] | None:
         with self._call("load_journal"):

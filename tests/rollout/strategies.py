@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.rollout.analysis import Analysis, Memory, MetricAnalysis
+from kfm_mlflow.rollout.explanation_watch import ExplanationFindings, ExplanationWindow
 from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.sequential import Block, Sequential
 from kfm_mlflow.rollout.state import AskedSplit, Phase, RolloutState, Trigger
@@ -23,6 +24,13 @@ arms = st.builds(
     latency_ms_buckets=st.dictionaries(bounds, count),
     outside_count=st.dictionaries(names, count),
     measured_count=st.dictionaries(names, count),
+    explained_count=count,
+    unexplained_count=count,
+    instability_ppm=count,
+    worst_instability_ppm=count,
+    alarm_count=st.dictionaries(names, count),
+    signal_count=st.dictionaries(names, count),
+    signal_ppm=st.dictionaries(names, count),
 )
 blocks = st.builds(Block, count, count, count, count)
 memories = st.builds(
@@ -32,11 +40,24 @@ memories = st.builds(
     canary=arms,
     stable=arms,
     sequential=st.dictionaries(names, st.builds(Sequential, blocks, blocks, st.floats(-1e6, 1e6))),
+    explanations=st.builds(ExplanationWindow, count, count, count, count, count),
+)
+explanations = st.builds(
+    ExplanationFindings,
+    verdict=st.none() | st.sampled_from(Verdict),
+    reason=st.text(max_size=8),
+    mode=st.sampled_from(["enforce", "audit"]),
+    min_stability=ratio,
+    min_samples=count,
+    mean_stability=st.none() | st.floats(-1, 1),
+    lowest_stability=st.none() | st.floats(-1, 1),
+    row_count=count,
+    unexplained_count=count,
 )
 metrics = st.builds(
     MetricAnalysis,
     name=names,
-    kind=st.sampled_from(["limit", "compare"]),
+    kind=st.sampled_from(["limit", "compare", "explanation"]),
     verdict=st.none() | st.sampled_from(Verdict),
     sample_count=count,
     canary_ratio=st.none() | ratio,
@@ -58,7 +79,13 @@ states = st.builds(
     paused_from=st.none() | st.sampled_from(Phase),
     memory=memories,
     analysis=st.none()
-    | st.builds(Analysis, st.sampled_from(Verdict), st.tuples(metrics, metrics), ratio),
+    | st.builds(
+        Analysis,
+        st.sampled_from(Verdict),
+        st.tuples(metrics, metrics),
+        ratio,
+        explanations=st.none() | explanations,
+    ),
     trigger=st.none() | st.sampled_from(Trigger),
     reason=st.text(max_size=8),
     detected_at=st.none() | instants,

@@ -1,11 +1,14 @@
 """The controller's loop on fakes that keep the real promises."""
 
+import json
+
 import pytest
 from rollout.simulated_plane import Quality
 from rollout.simulated_registry import Fuse
 from rollout.simulator import World, build_plan
 
 from kfm_mlflow.errors import ConflictError, StorageError
+from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
 from kfm_mlflow.rollout.plane import ArmCounts
 from kfm_mlflow.rollout.state import Phase, Trigger
 
@@ -216,6 +219,30 @@ def test_person_who_moves_production_back_while_it_soaks_is_followed():
     state = world.run_to_rest()
     assert (state.phase, world.plane.split.stable) == (Phase.IDLE, 1)
     assert world.registry.reports == {}
+
+
+@pytest.mark.parametrize("phase", [Phase.CANARY, Phase.SOAKING, Phase.SUCCEEDED])
+def test_while_the_plane_is_away_the_journal_says_so_once_and_nothing_is_decided(phase):
+    world = World(production=1, canary=2)
+    while world.registry._journal is None or world.state.phase is not phase:
+        world.tick()
+    held, state = world.registry.held, world.state
+    world.plane.restart()
+    world.plane.reachable = False
+    world.run(10)
+    away = world.state
+    assert (away.phase, away.trigger, world.registry.held) == (phase, None, held)
+    assert "the cluster's head is away" in away.plane_problem
+    assert away.generation == state.generation + 1, "it is written once"
+    told = json.loads(world.registry._journal)[NARRATIVE_KEY]
+    assert told["is_loud"] is True
+    assert told["reason"] == away.plane_problem
+    world.plane.reachable = True
+    world.tick()
+    assert world.state.plane_problem == ""
+    assert world.run_to_rest().phase is Phase.SUCCEEDED
+    assert (world.plane.split.stable, world.registry.held.production) == (2, 2)
+    assert world.violations == []
 
 
 def test_order_for_one_rollout_is_not_obeyed_in_the_next():

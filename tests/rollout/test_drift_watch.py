@@ -264,6 +264,8 @@ def test_a_candidate_whose_answers_drift_is_given_up_with_trigger_drift():
     world.plane.quality[2] = Quality(drift_ratio=0.9)
     state = world.run_to_rest()
     assert (state.phase, state.trigger) == (Phase.ROLLED_BACK, Trigger.DRIFT)
+    cause = world.registry.causes[2]
+    assert (cause.trigger, cause.drift.verdict, cause.drift.drifting_count) == ("drift", "FAIL", 1)
     assert world.registry.held.production == 1
     assert world.violations == []
     reports = world.registry.reports[2]

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +24,6 @@ from registry.world import COUNCIL, NAME, SERVES, Registry, make_world, uri_of
 from rollout.file_plane import FilePlane
 from rollout.forked_controller import CACHE, LOG, PLAN_FILE
 from rollout.simulator import PLAN
-from werkzeug.serving import make_server
 
 from kfm_mlflow.registry.app import register_pages
 from kfm_mlflow.rollout.remote import RemoteRegistry
@@ -56,6 +54,7 @@ def serving(governed: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """Serve MLflow's REST API and ours over a registry, and give the URL."""
     from mlflow.server import ARTIFACTS_DESTINATION_ENV_VAR, handlers
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from registry import loopback
 
     runs = SqlAlchemyStore(uri_of(governed.database), str(folder / "runs"))
     monkeypatch.setattr(handlers, "_model_registry_store", governed.store)
@@ -68,15 +67,10 @@ def serving(governed: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch) -
     for path, handler, methods in handlers.get_endpoints():
         app.add_url_rule(path, handler.__name__, handler, methods=methods)
     register_pages(app)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     try:
-        yield f"http://127.0.0.1:{server.port}"
+        with loopback.serving(app, threaded=True) as url:
+            yield url
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
         runs._dispose_engine()
 
 

@@ -244,7 +244,7 @@ def test_recall_of_what_a_failed_rollback_kept_takes_its_traffic_away():
     refused(world)
     roll_back(world)
     world.run(3)
-    world.registry.recalls[2] = "its authority vetoed"
+    world.registry.recalls.update({1: "its authority vetoed", 2: "its authority vetoed"})
     world.tick()
     assert (world.plane.split.stable, world.registry.held.production) == (None, None)
 

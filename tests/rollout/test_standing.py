@@ -40,7 +40,6 @@ def test_vetoed_canary_never_gets_traffic():
 def test_production_at_rest_is_recalled_within_one_pass_for_a_version_that_may_be_served():
     world = promoted()
     world.registry.recalls[2] = "region north: consent withdrawn"
-    world.registry.fallback = 1
     world.tick()
     assert world.plane.split.stable == 1
     assert world.registry.held.production == 1
@@ -53,7 +52,7 @@ def test_production_at_rest_is_recalled_within_one_pass_for_a_version_that_may_b
 
 def test_without_a_version_that_may_be_served_traffic_is_withheld_and_stays_so():
     world = promoted()
-    world.registry.recalls[2] = "region north: its authority vetoed"
+    world.registry.recalls.update({1: "consent withdrawn", 2: "its authority vetoed"})
     world.tick()
     assert (world.plane.split.stable, world.plane.split.canary) == (None, None)
     assert world.registry.held.production is None
@@ -64,7 +63,7 @@ def test_without_a_version_that_may_be_served_traffic_is_withheld_and_stays_so()
 
 def test_after_traffic_was_withheld_a_new_release_gets_through():
     world = promoted()
-    world.registry.recalls[2] = "vetoed"
+    world.registry.recalls.update({1: "vetoed", 2: "vetoed"})
     world.tick()
     world.registry.set_levels(production=None, canary=3)
     assert world.run_to_rest().phase is Phase.SUCCEEDED
@@ -78,11 +77,32 @@ def test_recalled_production_under_a_canary_ends_the_rollout_and_serves_the_fall
         world.tick()
     before = len(world.plane.moves)
     world.registry.recalls[2] = "region north: its authority vetoed"
-    world.registry.fallback = 1
     world.tick()
     assert world.plane.split.stable == 1
     assert all(2 not in (stable, canary) for stable, canary, _ in world.plane.moves[before:])
     assert world.registry.held.production == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_level_that_goes_after_a_failed_rollback_is_reported_anew(when):
+    def tell(fuse):
+        world = World(production=None, canary=2, fuse=fuse)
+        while world.registry.held.production is None:
+            world.tick()
+        world.registry.vetoed.add(2)
+        world.run(3)
+        assert world.state.phase is Phase.ROLLBACK_FAILED
+        assert world.registry.reports[2]["rollback_report.json"]["registry_restored_at"] is None
+        begun = len(world.fuse.calls)
+        world.registry.recalls[2] = "its authority vetoed"
+        world.run(4)
+        return world, begun
+
+    undisturbed, begun = tell(Fuse())
+    for index in range(begun, len(undisturbed.fuse.calls)):
+        world, _ = tell(Fuse(at=index, when=when))
+        assert world.registry.held.production is None
+        assert world.registry.unreported == {}, undisturbed.fuse.calls[index]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -92,7 +112,8 @@ def test_recall_killed_at_any_call_ends_the_same(fallback, when):
         world = World(production=2, fuse=fuse)
         world.registry.history.append((1, "production"))
         world.registry.recalls[2] = "vetoed"
-        world.registry.fallback = fallback
+        if fallback is None:
+            world.registry.recalls[1] = "vetoed"
         world.run(4)
         return world
 

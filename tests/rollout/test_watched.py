@@ -147,11 +147,33 @@ def complete():
         latency_ms_buckets={10.0: 1, 100.0: 3},
         measured_count={"mean_shift_ratio": 3, LOST_SPAN_RATIO: 3},
         outside_count={"mean_shift_ratio": 1, LOST_SPAN_RATIO: 1},
+        explained_count=2,
+        unexplained_count=1,
+        instability_ppm=500_000,
+        worst_instability_ppm=400_000,
+        alarm_count={"narrative-safety": 2},
+        signal_count={"attention_entropy": 2},
+        signal_ppm={"attention_entropy": 1_500_000},
     )
     exposition.saw(Call("observe", result=Observation(1, {1: counts})))
     split = {"stable": 1, "canary": None, "ratio": 0.0}
     exposition.saw(Call("save_journal", (MODEL, {"phase": "Idle", "split": split})))
     return exposition
+
+
+def test_stability_of_explanations_is_a_sum_a_count_and_the_lowest_so_far():
+    values = read(complete())
+    assert at(values, "kfm_explained_total", version="1") == 2
+    assert at(values, "kfm_unexplained_total", version="1") == 1
+    assert at(values, "kfm_explanation_instability_total", version="1") == 0.5
+    assert at(values, "kfm_lowest_explanation_stability", version="1") == pytest.approx(0.6)
+
+
+def test_alarms_are_counted_by_name_and_signals_are_a_sum_and_a_count():
+    values = read(complete())
+    assert at(values, "kfm_alarms_total", version="1", alarm="narrative-safety") == 2
+    assert at(values, "kfm_signal_sum", version="1", signal="attention_entropy") == 1.5
+    assert at(values, "kfm_signal_count", version="1", signal="attention_entropy") == 2
 
 
 def test_every_name_in_dashboard_and_alert_rules_is_exported():

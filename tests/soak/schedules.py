@@ -14,6 +14,10 @@ Laws, looked at after every pass:
    the registry keeps at Production for want of another is called a failed rollback.
 5. Of several controllers one acts, and one that lost its lease without noticing changes nothing.
 6. The loop raises nothing but the product's own errors, and comes to rest once all is well again.
+7. What an authority forbids has no traffic after the next clean pass. What a newer validation finds
+   bad is not at Production in the end, unless nothing can take its place or an operator kept it.
+8. Each reversion, from canary or from Production, leaves its three reports, and they name what the
+   registry restored.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from rollout.simulator import PLAN, World, build_plan
 
 from kfm_mlflow.errors import KfmError
 from kfm_mlflow.policy.steps import AnalysisStep
+from kfm_mlflow.rollout.inputs import Regression
 from kfm_mlflow.rollout.state import NEVER_SERVES, RESTING, UNWINDING, Phase, Trigger
 
 if TYPE_CHECKING:
@@ -73,6 +78,9 @@ _EVENTS = (
     "restore_refused",
     "person_moves_production_back",
     "veto",
+    "recall",
+    *("regression",) * 2,
+    "validated_again",
     "admission",
     "kill",
     "rival",
@@ -116,6 +124,9 @@ class Schedule:
         self.hidden: set[int] = set()
         self.chosen: set[int] = set()
         self.kept: set[int] = set()
+        self.unjudged: set[int] = set()
+        self.is_stuck = False
+        self.passed_over: int | None = None
         plan = self.dice.choice(PLANS)
         self.world = World(
             production=None if self.is_first else STABLE, canary=2, plan=plan, fuse=Fuse()
@@ -176,6 +187,24 @@ class Schedule:
 
     def _veto(self) -> None:
         self.world.registry.vetoed.add(self.dice.choice(list(self.kinds)))
+
+    def _recall(self) -> None:
+        """Let an authority forbid a version, whatever it is at; it does not take that back."""
+        version = self.dice.choice([STABLE, *self.kinds])
+        self.world.registry.recalls[version] = "region north: its authority vetoed"
+
+    def _regression(self) -> None:
+        """Let a validator measure a version again, and find it bad."""
+        version = self.dice.choice([STABLE, *self.kinds])
+        cause = self.dice.choice(("validation", "xai"))
+        statement = f"sha256:{self.dice.getrandbits(256):064x}"
+        self.world.registry.regressions[version] = Regression(cause, "nrmse is 0.5", statement)
+
+    def _validated_again(self) -> None:
+        """Let a validator measure once more what was found bad, and find it good."""
+        found = self.world.registry.regressions
+        if found:
+            del found[self.dice.choice(sorted(found))]
 
     def _admission(self) -> None:
         self.world.registry.admit = not self.world.registry.admit
@@ -269,7 +298,9 @@ class Schedule:
         before = world.registry.held
         clean = self._reconcile(self.controllers[index])
         self._check_promotion(before.production)
+        self._note_stuck()
         if clean:
+            self._check_recalls()
             self._check_agreement()
         world.clock.sleep(1.0)
 
@@ -289,9 +320,19 @@ class Schedule:
         if state is None:
             return False  # Another controller leads.
         self.phases.add(state.phase)
-        if self.world.is_stuck and state.candidate is not None:
-            self.kept.add(state.candidate)
         return True
+
+    def _note_stuck(self) -> None:
+        """Note what a rollback that has just failed could have gone back to.
+
+        What becomes good later comes back when somebody decides so, not by itself.
+        """
+        registry = self.world.registry
+        was_stuck, self.is_stuck = self.is_stuck, registry.has_journal and self.world.is_stuck
+        if self.is_stuck and not was_stuck:
+            self.passed_over = registry.fallback
+        if self.is_stuck and self.world.state.candidate is not None:
+            self.kept.add(self.world.state.candidate)
 
     def _check_promotion(self, before: int | None) -> None:
         """Law 1, the registry's half: one signed PASS per analysis, of the plan in force."""
@@ -301,6 +342,11 @@ class Schedule:
             return
         if registry.history[-1] != (version, "production"):
             return
+        # Quality is judged against a stable release; without a sound one, only limits find harm.
+        if version is not None and (
+            before is None or (before in self.unjudged and self.kinds.get(before) == "rubbish")
+        ):
+            self.unjudged.add(version)
         needed = sum(isinstance(item, AnalysisStep) for item in self.world.plan.steps)
         wanted = (version, "PASS", self.world.plan.digest)
         passed = [
@@ -323,6 +369,19 @@ class Schedule:
                 f"idle at {state.phase}: registry {held.production}/{held.canary}, "
                 f"traffic {split.stable}/{split.canary}"
             )
+
+    def _check_recalls(self) -> None:
+        """Law 7, at once."""
+        split, recalls = self.world.plane.split, self.world.registry.recalls
+        for version in {split.stable, split.canary} & recalls.keys():
+            self.violations.append(f"v{version} has traffic although {recalls[version]}")
+
+    def _check_regression(self) -> None:
+        """Law 7, in the end."""
+        state, registry = self.world.state, self.world.registry
+        found = registry.regressions.get(registry.held.production or 0)
+        if found is not None and found.statement != state.excused:
+            self.violations.append(f"v{registry.held.production} regressed and is at production")
 
     def _mend(self) -> None:
         """End every failure that is not a release's own; the kinds stay what they are."""
@@ -357,12 +416,14 @@ class Schedule:
     def _check_end(self) -> None:
         """Law 4, and that nothing is left over."""
         held, plane = self.world.registry.held, self.world.plane
+        for version in self.world.registry.unreported:
+            self.violations.append(f"v{version} was taken down without a report")
         if self.world.is_stuck:
             return self._check_stuck()
+        self._check_regression()
         kind = self.kinds.get(held.production or 0, "good")
-        # Quality is judged against a stable release; without one ever, only limits find harm.
         excused = held.production in self.hidden | self.chosen | self.kept
-        excused = excused or (self.is_first and kind == "rubbish")
+        excused = excused or (held.production in self.unjudged and kind == "rubbish")
         if kind not in {"good", "dies"} and not excused:
             self.violations.append(f"v{held.production} ({kind}) is still at production")
         if plane.up.keys() - {held.production}:
@@ -377,8 +438,8 @@ class Schedule:
         served = None if trigger in NEVER_SERVES else held.production
         if (split.stable, split.canary) != (served, None):
             self.violations.append(f"stuck by {trigger}: traffic {split.stable}/{split.canary}")
-        if trigger is not Trigger.OPERATOR and not self.is_first:
-            self.violations.append(f"stuck by {trigger} although there was a release before")
+        if trigger is not Trigger.OPERATOR and self.passed_over is not None:
+            self.violations.append(f"stuck by {trigger} although v{self.passed_over} was there")
 
 
 def run_schedule(seed: int) -> Result:

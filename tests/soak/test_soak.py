@@ -11,6 +11,7 @@ from soak.run import SIZES, soak
 from soak.schedules import PLANS, run_schedule
 
 import kfm_mlflow.rollout.step as original
+from kfm_mlflow.rollout.inputs import Standing
 from kfm_mlflow.rollout.state import Phase
 
 
@@ -85,6 +86,24 @@ def test_a_registry_that_gives_its_lease_to_everybody_is_found(monkeypatch):
     assert any(
         "without the lease" in text for found in report.violations.values() for text in found
     )
+
+
+FORGETFUL = {
+    "has traffic although": ("rollout.simulated_registry.FakeRegistry.standing", Standing),
+    "regressed and is at production": (
+        "rollout.simulated_registry.FakeRegistry.standing",
+        Standing,
+    ),
+    "taken down without a report": ("kfm_mlflow.rollout.unwind._papers", list),
+}
+
+
+@pytest.mark.parametrize("named", FORGETFUL)
+def test_a_controller_that_is_not_told_or_tells_nobody_is_found(named, monkeypatch):
+    place, empty = FORGETFUL[named]
+    monkeypatch.setattr(place, lambda *_: empty())
+    report = soak(range(40), processes=1, stop_at=named)
+    assert any(named in text for found in report.violations.values() for text in found)
 
 
 def test_soak_uses_more_than_one_plan_and_all_have_an_end():

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fitting import Fit, fit
+from kfm_mlflow.authoring.fitting import Fit, fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fitting import History
+    from kfm_mlflow.authoring.fitting import History
 
     Floats = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from downscaling.network import Downscaler
-from fitting import Device, Fit, choose_device, fit
+from kfm_mlflow.authoring.fitting import Device, Fit, choose_device, fit
 from mixing import dealt_order
 
 if TYPE_CHECKING:

@@ -2,6 +2,10 @@
 
 The EOFs are those of the training rows alone and are constants of the graph: nothing of a held-out
 day is in them. A field is standardised by its training mean and deviation per channel.
+
+The answer is a line plus what a network of bounded units adds to it. The line starts as the
+regression on the amplitudes, the addition at nothing. A bounded network alone says of a day
+stronger than all that it learned from no more than of the strongest of them: it loses the extremes.
 """
 
 from __future__ import annotations
@@ -12,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fitting import Fit, fit
+from kfm_mlflow.authoring.fitting import Fit, fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fitting import History
+    from kfm_mlflow.authoring.fitting import History
 
     Floats = NDArray[np.float32]
 
@@ -62,9 +66,12 @@ class DriverNetwork(nn.Module):
             nn.Tanh(),
             nn.Linear(width, target_count),
         )
+        self.line = nn.Parameter(torch.zeros(eof_count, target_count))
+        for zero in self.head[-1].parameters():
+            nn.init.zeros_(zero)
 
     def learn_eofs(self, rows: Floats, targets: Floats) -> None:
-        """Take mean, spread and EOFs (singular vectors, sign fixed) of training rows."""
+        """Take mean, spread, EOFs (singular vectors, sign fixed) and regression of training rows."""
         values = rows.astype(np.float64)
         mean = values.mean(axis=0)
         spread = (values - mean).std(axis=(0, 2, 3))[:, None, None]
@@ -75,6 +82,11 @@ class DriverNetwork(nn.Module):
         # A singular vector's sign is arbitrary: the largest entry is made positive.
         sign = np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(leading.shape[1])])
         leading = leading * sign
+        amplitudes = flat @ leading
+        amplitudes /= amplitudes.std(axis=0)
+        unit = (targets - targets.mean(axis=0)) / targets.std(axis=0)
+        # Amplitudes of EOFs are uncorrelated: the regression on all is that on each.
+        line = amplitudes.T @ unit / len(unit)
         for name, value in (
             ("mean", mean),
             ("spread", spread),
@@ -82,15 +94,17 @@ class DriverNetwork(nn.Module):
             ("eof_spread", (flat @ leading).std(axis=0)),
             ("target_mean", targets.mean(axis=0)),
             ("target_spread", targets.std(axis=0)),
+            ("line", line),
         ):
-            getattr(self, name).copy_(torch.from_numpy(np.asarray(value, np.float32)))
+            getattr(self, name).data.copy_(torch.from_numpy(np.asarray(value, np.float32)))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return the regional quantities."""
         flat = ((rows - self.mean) / self.spread).flatten(1)
         # A sum of hundreds of terms that nearly cancel: in double, every runtime agrees on it.
         amplitudes = (flat.double() @ self.eofs.double()).float() / self.eof_spread
-        answer: Tensor = self.head(amplitudes) * self.target_spread + self.target_mean
+        said = amplitudes @ self.line + self.head(amplitudes)
+        answer: Tensor = said * self.target_spread + self.target_mean
         return answer
 
 

@@ -11,6 +11,7 @@ nrmse_persistence     the same of the day before
 skill_vs_climatology  1 - nrmse / nrmse_climatology; skill_vs_persistence likewise
 skill                 the smaller of the two
 tails                 of the departures from the season / s, see extremes.py
+sign_agreement, magnitude_ratio, exceedance_ratio  of the same, see impact.py
 ===================== =========================================================================
 
 On a file of reanalysis fields (``winds.py``) the zonal mean stands in the place of climatology,
@@ -32,7 +33,8 @@ from drivers.model import train_drivers
 from drivers.region import QUANTITIES, regional_weather
 from drivers.winds import cut_winds
 from extremes import tail_metrics
-from fitting import Fit
+from kfm_mlflow.authoring.fitting import Fit
+from impact import exceedance_ratio, magnitude_ratio, sign_agreement
 from mixing import dealt_order
 from prepared import GENERATED, Prepared, Source, Trained
 
@@ -46,8 +48,8 @@ if TYPE_CHECKING:
     Doubles = NDArray[np.float64]
 
 PRESETS = {
-    "default": (Fit(step_count=1500, batch_size=128, learning_rate=1e-2), 12, 64),
-    "small": (Fit(step_count=250, batch_size=64, learning_rate=8e-3), 12, 24),
+    "default": (Fit(step_count=1500, batch_size=128, learning_rate=8e-3), 12, 24),
+    "small": (Fit(step_count=500, batch_size=128, learning_rate=8e-3), 12, 24),
 }
 
 
@@ -136,16 +138,17 @@ def evaluate(predict: Predict, case: Case) -> dict[str, float]:
         found[f"bias_{name}"] = float(error[:, k].mean())
     nrmse = _nrmse(error, spread)
     apart = held.peers[next(iter(held.peers))]
-    pairs = [
-        np.corrcoef((said - apart)[:, k], (held.truth - apart)[:, k])[0, 1]
-        for k in range(said.shape[1])
-    ]
+    told, truly = ((values - apart) / spread for values in (said, held.truth))
+    pairs = [np.corrcoef(told[:, k], truly[:, k])[0, 1] for k in range(said.shape[1])]
     found |= {
         "nrmse": nrmse,
         "nmae": float((np.abs(error) / spread).mean()),
         "nbias": float((error / spread).mean()),
         "correlation": float(np.mean(pairs)),
-        **tail_metrics((said - apart) / spread, (held.truth - apart) / spread),
+        **tail_metrics(told, truly),
+        "sign_agreement": sign_agreement(told, truly),
+        "magnitude_ratio": magnitude_ratio(told, truly),
+        "exceedance_ratio": exceedance_ratio(told, truly),
     }
     for name, answers in held.peers.items():
         found[f"nrmse_{name}"] = _nrmse(answers - held.truth, spread)

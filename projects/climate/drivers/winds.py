@@ -1,9 +1,14 @@
 """Zonal wind from geopotential on a file of reanalysis fields, by patches.
 
-A row is a patch of 9 by 9 cells of geopotential about its own mean, and of latitude; what it
-drives is the zonal wind at its centre. Training patches lie in the western half of the
-longitudes, the held-out ones in the eastern half, a patch apart. The peer is the zonal mean: the
-mean wind at that latitude, level and month over the western half.
+A row is a patch of 9 by 9 cells of the streamfunction, in 1e6 m2 s-1, and of latitude; what it
+drives is the zonal wind at its centre. The streamfunction is the geopotential about the patch's own
+mean, over the Coriolis parameter at its centre: the wind in balance with it is its slope at every
+latitude (Holton and Hakim, "An Introduction to Dynamic Meteorology", 5th edition, section 6.2).
+Towards the equator that balance is lost, and the parameter is not let below its size at 10 degrees.
+
+Training patches lie in the western half of the longitudes, the held-out ones in the eastern half,
+a patch apart: the strongest winds, over East Asia, are in no training row. The peer is the zonal
+mean: the mean wind at that latitude, level and month over the western half.
 """
 
 from __future__ import annotations
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 PATCH = 9
 _STRIDE = 2
 _HALF = PATCH // 2
+_TURNING_RAD_PER_S = 7.292e-5  # of the Earth
+_LEAST_LAT_DEG = 10.0
+_UNIT = 1e6  # m2 s-1
 
 
 def cut_winds(path: Path) -> Case:
@@ -104,9 +112,17 @@ def _patches(
     at_row, at_column = _windows(lines, columns)
     cut = height[at_row, at_column]
     cut = cut - cut.mean(axis=(1, 2), keepdims=True)
+    cut = cut / (_UNIT * coriolis(lat[at_row[:, _HALF : _HALF + 1]]))
     where = np.broadcast_to(lat[at_row].astype(np.float32), cut.shape)
     patches: NDArray[np.float32] = np.stack([cut, where], axis=1).astype(np.float32)
     return patches
+
+
+def coriolis(lat_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the Coriolis parameter in 1/s, of no smaller size than at 10 degrees of latitude."""
+    away = np.where(lat_deg < 0.0, -1.0, 1.0) * np.maximum(np.abs(lat_deg), _LEAST_LAT_DEG)
+    found: NDArray[np.float64] = 2.0 * _TURNING_RAD_PER_S * np.sin(np.radians(away))
+    return found
 
 
 def _windows(

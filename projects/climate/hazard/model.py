@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fitting import Fit, fit
+from kfm_mlflow.authoring.fitting import Fit, fit
 from hazard.records import BBOX
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fitting import History
+    from kfm_mlflow.authoring.fitting import History
 
 _BUMP_WIDTH_DEG = 0.9
 _HARMONIC_COUNT = 2

@@ -14,6 +14,8 @@ bias_ratio        mean(p) / mean(y) - 1
 log_loss          mean of -(y log p + (1 - y) log(1 - p)), natural logarithm
 amplification_p99 sum of p over sum of y in the cell-months with the highest hundredth of p
 correlation       Pearson's of p and the observed share, over cells and months of odd years
+sign_agreement    of the statewide share of each month less that of the year, where it is a fourth of
+                  a deviation away, see impact.py; magnitude_ratio of all twelve
 ================= =============================================================================
 
 ``brier`` of a rare event is small whoever speaks; only the skills say something.
@@ -28,10 +30,11 @@ from typing import TYPE_CHECKING
 import h3
 import numpy as np
 
-from fitting import Fit
+from kfm_mlflow.authoring.fitting import Fit
 from hazard.model import PENALTY, train_hazard
 from hazard.records import BBOX, MONTH_COUNT, TornadoDays, load_tornadoes
 from hazard.world import generate_tornado_days
+from impact import magnitude_ratio, sign_agreement
 from kfm_mlflow.errors import DataError
 from mixing import dealt_order
 from prepared import GENERATED, Prepared, Source, Trained
@@ -49,6 +52,7 @@ PRESETS = {
     "default": Fit(step_count=600, batch_size=0, learning_rate=0.05, weight_decay=0.0),
     "small": Fit(step_count=150, batch_size=0, learning_rate=0.1, weight_decay=0.0),
 }
+_CLEAR = 0.25
 _CELL_SIZE_DEG = 0.4  # edge of an H3 cell of resolution 4, 22.6 km, times two, over 111 km
 
 
@@ -137,8 +141,9 @@ def evaluate(predict: Predict, days: TornadoDays) -> dict[str, float]:
     of_cells = _brier(past_hits / past_days, hits, looked_at)
     of_state = _brier(statewide, hits, looked_at)
     share = hits / looked_at
+    told, truly = (_months(values, looked_at, shape) for values in (said, share))
     with np.errstate(invalid="ignore", divide="ignore"):
-        told = -(hits * np.log(said) + (looked_at - hits) * np.log1p(-said))
+        surprise = -(hits * np.log(said) + (looked_at - hits) * np.log1p(-said))
         return {
             "brier": brier,
             "brier_climatology": of_cells,
@@ -146,9 +151,11 @@ def evaluate(predict: Predict, days: TornadoDays) -> dict[str, float]:
             "skill_vs_climatology": 1.0 - brier / of_cells,
             "skill_vs_statewide": 1.0 - brier / of_state,
             "bias_ratio": float((said * looked_at).sum() / hits.sum() - 1.0),
-            "log_loss": float(told.sum() / looked_at.sum()),
+            "log_loss": float(surprise.sum() / looked_at.sum()),
             "correlation": float(np.corrcoef(said[:, 0], share[:, 0])[0, 1]),
             "amplification_p99": float(_sharpest(said, hits, looked_at)),
+            "sign_agreement": sign_agreement(told, truly, far=_CLEAR),
+            "magnitude_ratio": magnitude_ratio(told, truly),
         }
 
 
@@ -156,6 +163,14 @@ def _brier(said: Doubles, hits: Doubles, looked_at: Doubles) -> float:
     """Return the mean of (p - y)**2 over days, from counts."""
     squares = hits * np.square(1.0 - said) + (looked_at - hits) * np.square(said)
     return float(squares.sum() / looked_at.sum())
+
+
+def _months(share: Doubles, looked_at: Doubles, shape: tuple[int, int]) -> Doubles:
+    """Return by how much the state's share of tornado days in a month differs from the year's."""
+    hits = (share * looked_at).reshape(shape).sum(axis=0)
+    days = looked_at.reshape(shape).sum(axis=0)
+    departures: Doubles = hits / days - hits.sum() / days.sum()
+    return departures
 
 
 def _sharpest(said: Doubles, hits: Doubles, looked_at: Doubles) -> float:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fitting import Fit, fit
+from kfm_mlflow.authoring.fitting import Fit, fit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fitting import History
+    from kfm_mlflow.authoring.fitting import History
 
 WINDOW_DAYS = 60
 ANSWERED_DAYS = 30

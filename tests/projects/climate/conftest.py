@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from gates import made_evidence as made
 
 from downscaling.fields import generate_kansas, load_fields
 from downscaling.patches import cut_patches
 from downscaling.train import PRESETS, train
+from kfm_mlflow.gates.engine import GATES
+from kfm_mlflow.policy.load import load_policies
+from task import default_name
 
 _ERA_BESIDE_REPOSITORY = Path(__file__).parents[4] / "shared" / "data" / "era_interim_monthly.nc"
 
@@ -57,6 +62,29 @@ def predictor(model):
 @pytest.fixture(scope="session")
 def as_predict():
     return predictor
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Return what tells for which metrics the gate refuses a task's release; none, it passes."""
+    limits = load_policies(None).policies["climate"].gates.metrics
+    policy = made.changed_policy(gates={"metrics": limits.model_dump(mode="json")})
+
+    def ask(task, metrics):
+        name = default_name(task)
+        report = made.make_validation(binding=made.make_binding(model_name=name, version=None))
+        # A report in memory may hold NaN, which a signed one writes as text.
+        report = replace(report, claims={**report.claims, "metrics": metrics})
+        evidence = made.make_evidence(policy, attestations=(report,))
+        findings = GATES["metrics"](evidence, policy, made.make_move(model_name=name))
+        assert {finding.code for finding in findings} <= {"METRIC_WITHIN", "METRIC_OUTSIDE"}
+        return {
+            limit.metric
+            for limit, finding in zip(limits.limits_of(name), findings, strict=True)
+            if finding.code == "METRIC_OUTSIDE"
+        }
+
+    return ask
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What all trainings share: one device, one seed, and sums that come out the same twice.
+"""What the projects' trainings share: one device, one seed, sums that come out the same twice.
 
 The same rows, configuration and kind of device give bitwise the same weights: random numbers come
 from generators seeded here, torch runs its deterministic algorithms, and on a CPU one thread does
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import torch
     from torch import Tensor
 
 Device = Literal["cpu", "cuda", "auto"]
@@ -76,6 +76,8 @@ def choose_device(device: Device) -> Literal["cpu", "cuda"]:
         raise ValueError(f"device {device!r} is none of cpu, cuda, auto")
     if device == "cpu":
         return "cpu"
+    import torch
+
     if torch.cuda.is_available():
         return "cuda"
     if device == "cuda":
@@ -88,6 +90,8 @@ def choose_device(device: Device) -> Literal["cpu", "cuda"]:
 @contextmanager
 def deterministic(device: str) -> Iterator[None]:
     """Hold torch to repeatable results, and leave its settings as they were."""
+    import torch
+
     if device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     was_on = torch.are_deterministic_algorithms_enabled()
@@ -130,6 +134,8 @@ def fit(
         RuntimeError: ``config.device`` is ``cuda`` and there is none.
         FloatingPointError: The loss stopped being finite.
     """
+    import torch
+
     device = choose_device(config.device)
     with deterministic(device):
         torch.manual_seed(config.seed)
@@ -147,6 +153,8 @@ def _descend(
     rows: tuple[Tensor, ...],
     config: Fit,
 ) -> History:
+    import torch
+
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )

@@ -1,0 +1,17 @@
+"""Train a Focus Mode model, release it, have it validated by another process, and register it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from focus_mode.release import main
+from kfm_mlflow.errors import KfmError
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KfmError as error:
+        sys.exit(f"kfm: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)

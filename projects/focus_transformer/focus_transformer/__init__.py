@@ -1,0 +1,1 @@
+"""Focus Transformer: sequences of a place, read by attention, one checkpoint an epoch."""
