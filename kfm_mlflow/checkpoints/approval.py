@@ -50,7 +50,10 @@ def approve(root: Path, certificate: Mapping[str, Any]) -> None:
                 "ledger_id": record["ledger_id"],
                 "status": record["status"],
                 "models_certified": [certificate["checkpoint_id"]],
-                "ethics_status": "approved",
+                # A council's word on the bytes makes no violation undone.
+                "ethics_status": governance["ethics_status"]
+                if governance.get("violations")
+                else "approved",
             },
         )
         explained = load_json(root / EXPLAINABILITY)

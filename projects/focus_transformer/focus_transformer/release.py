@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import torch
 
+from focus_mode.geography import H3_RESOLUTION
 from focus_transformer.audit import Facts, audit, restricted_rows
 from focus_transformer.logged import FOLDER, log_checkpoints
 from focus_transformer.prepared import Prepared, prepare
 from focus_transformer.training import PLANS, STATE_NAMES, train
 from kfm_mlflow import Contents, log_release, measure_energy
 from kfm_mlflow.canonical import load_json, write_bytes
+from kfm_mlflow.care.cells import cell_side_km
+from kfm_mlflow.care.passages import KM_PER_DEGREE
 from kfm_mlflow.checkpoints.approval import approve
 from kfm_mlflow.checkpoints.directory import verify_directory
 from kfm_mlflow.checkpoints.documents import Measured, Training
@@ -270,6 +273,8 @@ def _release(asked: Asked, prepared: Prepared, model: torch.nn.Module, energy: M
         },
         config=dict(PLANS[asked.size].config),
         metrics=metrics,
+        # An answer is about one cell.
+        cell_size_deg=cell_side_km(H3_RESOLUTION) / KM_PER_DEGREE,
         baseline="sample-mean",
         description="Whether six months of a place were a dry spell; from a certified checkpoint.",
         regions=prepared.rows.regions_path,
