@@ -68,6 +68,7 @@ OPERATIONS = (
         f"{_MODEL}/standing",
         "Whether what is at canary and production may still be served, by the regions of today.",
         "ModelStanding",
+        query=("version",),
         errors=(400, 403, 404),
     ),
     Operation(

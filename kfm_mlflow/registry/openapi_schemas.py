@@ -361,10 +361,11 @@ SCHEMAS: dict[str, Schema] = {
             "model_name": _TEXT,
             "production": _nullable(ref("VersionStanding")),
             "canary": _nullable(ref("VersionStanding")),
+            "others": _list(ref("VersionStanding")),
             "fallback": {
                 **_nullable(_VERSION),
                 "description": "The former Production version that may be restored; null where "
-                "Production may be served, or there is none.",
+                "all that was asked about may be served, or there is none.",
             },
         }
     ),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kfm_mlflow.errors import DataError
+from kfm_mlflow.errors import DataError, InputError
 from kfm_mlflow.gates.evidence import read_attestation
 from kfm_mlflow.gates.findings import Move
 from kfm_mlflow.gates.regression import KIND, find_regression
@@ -54,26 +54,35 @@ def current_policy(policy: Policy) -> Policy:
         ) from exc
 
 
-def standing(store: KfmStore, name: str) -> dict[str, Any]:
+def standing(store: KfmStore, name: str, others: Sequence[int] = ()) -> dict[str, Any]:
     """Return whether what a model serves may still be served, and what else it may go back to.
 
     Args:
         store: The registry.
         name: Registered model.
+        others: Versions to judge besides, at most five: a rollback target may have traffic before
+            it has its level back.
 
     Returns:
-        ``production`` and ``canary`` with their standing, null where nothing is, and ``fallback``:
-        the former Production version that may be restored; null unless it is asked for, or there
-        is none.
+        ``production`` and ``canary`` with their standing, null where nothing is, ``others`` with
+        theirs, and ``fallback``: the former Production version that may be restored; null when
+        nothing asked for wants one, or there is none.
+
+    Raises:
+        InputError: More were asked for.
     """
+    if len(others) > _MOST_TRIED:
+        raise InputError(f"at most {_MOST_TRIED} can be asked for", where="version")
     levels = store.levels(name)
     found: dict[str, Any] = {"schema_version": "1", "model_name": store.key_of(name)}
     for level in _SERVED:
         version = next((v for v, held in levels.items() if held is level), None)
         found[level.value] = None if version is None else _judged(store, name, version)
     production = found[Level.PRODUCTION.value]
+    found["others"] = [_judged(store, name, version) for version in others]
     found["fallback"] = None
-    if production is not None and production["standing"] != "ok":
+    judged = [production, *found["others"]]
+    if production is not None and any(item["standing"] != "ok" for item in judged):
         found["fallback"] = _fallback(store, name, production["version"])
     return found
 

@@ -8,7 +8,7 @@ Rules kept here:
 3. A failed action is recorded, the pass ends with its error, and the next pass asks for it again.
 4. A registry that can not be reached does not keep traffic on a bad canary: with what was last
    read the traffic is still watched, and taken back if need be. Nothing else is done meanwhile,
-   and not even that once another controller has routed the traffic.
+   and not even that once another controller has routed the traffic, or the cluster was restarted.
 5. While the traffic plane is away nothing is decided; the journal says so, once, and takes it back.
 """
 
@@ -54,7 +54,7 @@ from kfm_mlflow.rollout.state import (
     RolloutState,
     initial_state,
 )
-from kfm_mlflow.rollout.step import step, wants_admission
+from kfm_mlflow.rollout.step import step, wants_admission, wants_standing_of
 from kfm_mlflow.rollout.told_away import tell_away
 from kfm_mlflow.rollout.unwind import former_of
 
@@ -117,6 +117,7 @@ class Controller:
         self._fetched: dict[int, Deployable] = {}
         self._applied = 0
         self._known: tuple[RolloutState, Levels] | None = None
+        self._told = Standing()
         self._unsaved: RolloutState | None = None
 
     def reconcile_once(self) -> RolloutState | None:
@@ -209,8 +210,9 @@ class Controller:
             admitted=admitted,
             admission_reason=reason,
             orders=self._orders(state_now),
-            standing=self._standing(levels),
+            standing=self._standing(state_now, inputs),
         )
+        self._told = inputs.standing
         decided, actions = step(self._plan, state_now, inputs, self._clock.now())
         if decided != state:
             self._known = (decided, levels)
@@ -301,10 +303,12 @@ class Controller:
         watched = state.phase not in RESTING and state.phase not in UNWINDING
         return self._registry.orders(self._model_name, state.candidate if watched else None)
 
-    def _standing(self, levels: Levels) -> Standing:
-        if levels.production is None and levels.canary is None:
+    def _standing(self, state: RolloutState, inputs: StepInputs) -> Standing:
+        levels = inputs.levels
+        others = wants_standing_of(state, inputs)
+        if levels.production is None and levels.canary is None and not others:
             return Standing()
-        return self._registry.standing(self._model_name)
+        return self._registry.standing(self._model_name, others)
 
     def _watch_without_registry(self) -> None:
         """Take traffic back from a bad canary although nothing can be journaled."""
@@ -314,8 +318,11 @@ class Controller:
         if state.phase in RESTING:
             return
         observed, inputs = self._observe(state, levels)
-        if inputs.applied_generation > state.split.generation:
+        # After a cluster's restart nothing has traffic, and only the journal tells which generation
+        # is the next.
+        if not 0 < inputs.applied_generation <= state.split.generation:
             return
+        inputs = replace(inputs, standing=self._told)
         decided, actions = step(self._plan, observed, inputs, self._clock.now())
         if decided.phase not in UNWINDING:
             return

@@ -78,14 +78,15 @@ class Regression:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is at canary or Production and may no longer be served, or is no longer good enough.
+    """What holds a level or carries traffic and may not be served, or is no longer good enough.
 
     Attributes:
-        recalls: Version -> why, fit to be shown.
+        recalls: Version -> why, fit to be shown; of the rollback target, too.
         vetoed: Those of them that the authority of a region vetoed.
         fallback: Former Production version that may be served in the place of Production, when that
-            is among the recalls or regressions; None when there is none.
-        regressions: Version -> what a newer validation found of it; none of the recalls.
+            or the rollback target is among the recalls or regressions; None when there is none.
+        regressions: Version at canary or Production -> what a newer validation found of it; none of
+            the recalls.
     """
 
     recalls: Mapping[int, str] = field(default_factory=dict)

@@ -81,11 +81,13 @@ def _cause(analysis: Analysis) -> Trigger:
 def recall(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState | None:
     """Give the candidate up when it, or Production beside it, may no longer be served.
 
+    A former version that may not is no matter of the release that took its place.
     What then gets the traffic may be served itself: Production under a canary, else the former
     version that the registry names, else nothing.
     """
     standing, stable = inputs.standing, state.stable
-    named = (version for version in (state.candidate, stable) if version in standing.recalls)
+    served = {stable} & {inputs.levels.production}
+    named = (v for v in (state.candidate, *served) if v in standing.recalls)
     version = next(named, None)
     if version is None:
         return None

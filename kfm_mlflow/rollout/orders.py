@@ -85,8 +85,8 @@ def roll_back(
 ) -> RolloutState | None:
     """Begin a rollback that an operator ordered; None when none is to begin.
 
-    The target is verified anew and admitted by the registry before any traffic goes there, unless
-    what is at Production was found to do harm: then nothing is waited for.
+    The target is verified anew and admitted by the registry before any traffic goes there. What was
+    found against what is at Production stays the reason.
     """
     orders, production = inputs.orders, inputs.levels.production
     target = orders.to_version
@@ -104,10 +104,11 @@ def roll_back(
         stable=target,
         promoted=True,
         order_id=orders.order_id,
-        verified=() if trigger is Trigger.OPERATOR else state.verified,
+        verified=(),
         overtaken=inputs.levels.canary,
     )
-    return give_up(ordered, trigger, f"{state.reason}; {reason}" if harmed else reason, now)
+    given_up = give_up(ordered, trigger, f"{state.reason}; {reason}" if harmed else reason, now)
+    return replace(given_up, target_ordered=True)
 
 
 def wants_restore_check(state: RolloutState) -> bool:
@@ -117,7 +118,7 @@ def wants_restore_check(state: RolloutState) -> bool:
     """
     return (
         state.phase in UNWINDING
-        and state.trigger is Trigger.OPERATOR
+        and (state.target_ordered or state.trigger is Trigger.OPERATOR)
         and state.promoted
         and state.stable is not None
         and state.stable not in state.verified

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from threading import Event
 
@@ -49,8 +49,13 @@ class RegistryPort(Protocol):
     def orders(self, model_name: str, version: int | None) -> Orders:
         """Return a model's last order, and the veto against a version; None asks for none."""
 
-    def standing(self, model_name: str) -> Standing:
-        """Return which of a model's versions at canary and Production may no longer be served."""
+    def standing(self, model_name: str, others: Sequence[int]) -> Standing:
+        """Return which of a model's versions may no longer be served.
+
+        Args:
+            model_name: Registered model.
+            others: Versions to judge besides those at canary and Production.
+        """
 
     def fetch(self, model_name: str, version: int) -> Deployable:
         """Return a verified copy of the frozen release on local disk.

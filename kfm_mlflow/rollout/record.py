@@ -17,6 +17,7 @@ from kfm_mlflow.rollout.actions import (
     SetSplit,
     WriteReports,
 )
+from kfm_mlflow.rollout.orders import wants_restore_check
 from kfm_mlflow.rollout.state import RESTING, UNWINDING, Phase, RolloutState, Trigger
 from kfm_mlflow.rollout.traffic_events import MAX_EVENTS, TrafficEvent
 from kfm_mlflow.rollout.transitions import fail_rollback, give_up
@@ -110,9 +111,13 @@ def _unwinding_failed(
     """Note that a rollback can not be carried out.
 
     An operator's word is no evidence of harm: traffic then goes by the registry again. Where harm
-    was found it stays with the version before, and the registry is asked again.
+    was found it stays with the version before, and the registry is asked again; only a target that
+    an operator named and that is not sound is none.
     """
-    if state.trigger is not Trigger.OPERATOR or state.stable is None or not state.promoted:
+    if state.stable is None or not state.promoted:
+        return state
+    unsound = isinstance(action, Deploy) and wants_restore_check(state)
+    if state.trigger is not Trigger.OPERATOR and not unsound:
         return state
     is_target = isinstance(action, Deploy | Restore) and action.version == state.stable
     if is_target and isinstance(error, IntegrityError | RefusedError):

@@ -23,7 +23,7 @@ from kfm_mlflow.trust.remote_signing import (
 from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -169,11 +169,13 @@ class RemoteVotes(RemoteLedger):
         found: dict[str, Any] = self._call("GET", self._path(name, version, "/authority"))
         return found
 
-    def standing(self, model_name: str) -> Standing:
-        """Return which of a model's versions at canary and Production may no longer be served."""
-        found = self._call("GET", self._path(model_name, tail="/standing"))
+    def standing(self, model_name: str, others: Sequence[int] = ()) -> Standing:
+        """Return which versions may no longer be served: at canary, at Production, and others."""
+        path = self._path(model_name, tail="/standing")
+        found = self._call("GET", path, params={"version": list(others)})
         held = [found[level] for level in ("production", "canary") if found[level] is not None]
-        fallen = [item for item in held if item["standing"] in {"stale", "vetoed"}]
+        judged = [*held, *found["others"]]
+        fallen = [item for item in judged if item["standing"] in {"stale", "vetoed"}]
         return Standing(
             recalls={
                 item["version"]: "; ".join(finding["detail"] for finding in item["findings"])

@@ -127,6 +127,7 @@ class RolloutState:
         blind_since: Since when nothing could be measured; None while something can.
         overtaken: Canary of the registry when an operator's rollback began. Should the rollback
             fail, it waits for a new decision.
+        target_ordered: An operator named the rollback target; nobody has verified it yet.
         excused: Digest of the validation whose findings an operator took as they are.
         plane_problem: Why the traffic plane does not answer; empty while it does.
         traffic: What was done to traffic since the rollout began, the newest last.
@@ -161,6 +162,7 @@ class RolloutState:
     watched_s: float = 0.0
     blind_since: datetime | None = None
     overtaken: int | None = None
+    target_ordered: bool = False
     excused: str = ""
     plane_problem: str = ""
     traffic: tuple[TrafficEvent, ...] = ()

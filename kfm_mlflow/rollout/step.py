@@ -18,6 +18,7 @@ Rules kept here:
    for as long as there are too few answers to say anything.
 7. A measurement that is broken for too long gives the candidate up.
 8. An operator's rollback is obeyed in every phase, at rest included.
+9. Whatever else is decided, what may no longer be served gets no traffic, and loses what it has.
 
 It neither sleeps nor calls anything; ``now`` is a parameter.
 """
@@ -51,6 +52,7 @@ from kfm_mlflow.rollout.transitions import (
     route,
     start_canary,
     start_watch,
+    withhold,
 )
 from kfm_mlflow.rollout.unwind import rest, unwind
 
@@ -74,7 +76,10 @@ def step(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: date
         The next state, to be journaled before acting, and the actions in the order in which to
         carry them out. No actions and an equal state mean: nothing to do now.
     """
-    state = keep_time(state, now)
+    return withhold(state, _decide(plan, keep_time(state, now), inputs, now), inputs, now)
+
+
+def _decide(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: datetime) -> Outcome:
     ordered = roll_back(plan, state, inputs, now)
     if ordered is not None:
         # What the registry says of the target is not known yet; the next round asks.
@@ -102,6 +107,19 @@ def wants_admission(plan: RolloutPolicy, state: RolloutState) -> bool:
         return True
     current = plan.steps[state.step_index]
     return isinstance(current, PauseStep) and current.pause.gate is not None
+
+
+def wants_standing_of(state: RolloutState, inputs: StepInputs) -> tuple[int, ...]:
+    """Return the versions without a level that have traffic, or may be given some by the step.
+
+    Those at canary and Production are asked about anyway. At rest the rollback target is wanted
+    only when masking failed.
+    """
+    named = {state.split.stable, state.split.canary}
+    if state.phase not in RESTING or inputs.analysis is not None:
+        named.add(state.stable)
+    held = {inputs.levels.production, inputs.levels.canary}
+    return tuple(sorted(v for v in named - held if v is not None))
 
 
 def _proceed(

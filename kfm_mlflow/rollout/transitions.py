@@ -138,14 +138,27 @@ def give_up(state: RolloutState, trigger: Trigger, reason: str, now: datetime) -
         traffic_restored_at=None,
         registry_restored_at=None,
         reports_written=False,
+        target_ordered=False,
     )
 
 
 def fail_rollback(state: RolloutState, why: str, now: datetime) -> RolloutState:
-    """Give a rollback's target up: what is at Production stays, until somebody decides."""
+    """Give a rollback's target up: what is at Production stays, until somebody decides.
+
+    Where harm was found, the version that carries the traffic already stays the target.
+    """
+    carries = state.split.stable
+    harmed = state.trigger is not Trigger.OPERATOR
+    back = carries if harmed and carries not in {state.candidate, state.stable} else None
     reason = f"{state.reason}; v{state.stable} does not come back: {why}"
     failed = enter(state, Phase.ROLLBACK_FAILED, now, reason=reason)
-    return replace(failed, stable=None, reports_written=False, traffic_restored_at=None)
+    return replace(
+        failed,
+        stable=back,
+        target_ordered=False,
+        reports_written=False,
+        traffic_restored_at=None,
+    )
 
 
 def is_routed(
@@ -181,3 +194,27 @@ def route(
     asked = AskedSplit(stable, canary, ratio, generation, mirror_ratio)
     action = SetSplit(stable, canary, ratio, generation, mirror_ratio)
     return replace(state, split=asked, retired_at=retired_at), action
+
+
+def withhold(before: RolloutState, outcome: Outcome, inputs: StepInputs, now: datetime) -> Outcome:
+    """Take traffic off what may no longer be served, whatever a step decided.
+
+    What the step asks of traffic gives way; everything else of it is carried out as it is.
+
+    Args:
+        before: State that the step began with.
+        outcome: What it decided.
+        inputs: What it saw.
+        now: Aware UTC.
+    """
+    state, actions = outcome
+    asked, recalls = state.split, inputs.standing.recalls
+    if asked.stable not in recalls and asked.canary not in recalls:
+        return outcome
+    stable = None if asked.stable in recalls else asked.stable
+    others = tuple(action for action in actions if not isinstance(action, SetSplit))
+    kept = replace(state, split=before.split, retired_at=before.retired_at)
+    if is_routed(kept, inputs, stable, None, 0.0):
+        return kept, others
+    kept, split = route(kept, inputs, now, stable=stable)
+    return kept, (split, *others)

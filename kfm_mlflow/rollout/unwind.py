@@ -10,12 +10,14 @@ Rules kept here:
 4. A rollback that takes too long is called failed, loudly, and goes on trying. One that has
    nothing to go back to is failed at once, and stays so until somebody decides: the registry keeps
    what is at Production, and so does the traffic, unless that does harm or may not be served.
+   What a newer canary then ends is told first: verdict and reports are written before it begins.
 5. What may no longer be served, as an authority or withdrawn consent has it, is recalled at rest,
    too: for a former version that may, or for nothing, traffic and level alike. What a newer
    validation finds bad gives way to a former version, too, but not to nothing; so does what fails
    to mask an answer at rest.
 6. What an operator's rollback puts back is verified by the controller and admitted by the registry
-   before it has any traffic.
+   before it has any traffic. A target that may no longer be served loses what it has: for another
+   former version, or, loudly, for what is at Production, when that may be served.
 7. At rest, traffic follows production. A version without traffic stays up for the scale-down
    delay.
 """
@@ -96,10 +98,25 @@ def _judge(
     if at_production and state.trigger not in NEVER_SERVES:
         state = recall(state, inputs, now) or state
     if state.stable in inputs.standing.recalls:
-        state = replace(state, stable=None)  # rest() finds out what is served in its place
+        state = _drop_target(state, inputs, now)
     if wants_restore_check(state) and inputs.admitted is False:
         state = fail_rollback(state, inputs.admission_reason, now)
     return state
+
+
+def _drop_target(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState:
+    """Give up a target that may no longer be served, for the former version named, if any."""
+    if inputs.levels.production != state.candidate:
+        return replace(state, stable=None)  # rest() finds out what is served in its place
+    ordered = state.target_ordered or state.trigger is Trigger.OPERATOR
+    if ordered or inputs.standing.fallback is None:
+        return fail_rollback(state, inputs.standing.recalls[state.stable or 0], now)
+    return replace(
+        state,
+        stable=inputs.standing.fallback,
+        reports_written=False,
+        traffic_restored_at=None,
+    )
 
 
 def _papers(state: RolloutState) -> list[Action]:
@@ -141,7 +158,8 @@ def _keep(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: dat
             state = replace(state, excused=found.statement)
         return enter(state, Phase.IDLE, now, reason=f"kept by {orderer(inputs.orders)}"), ()
     harms = state.trigger in {Trigger.VETO, Trigger.SOVEREIGNTY}
-    if canary not in {None, production, state.overtaken} and canary is not None and not harms:
+    is_new = canary not in {None, production, state.overtaken}
+    if is_new and canary is not None and not harms and failed and not _papers(state):
         return begin(plan, state, canary, production, now, reason=f"canary v{canary}"), ()
     alone = "" if failed else "; there is nothing to go back to"
     reason = f"{state.reason}{alone}"
@@ -158,7 +176,12 @@ def _keep(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: dat
 
 
 def _verify_target(state: RolloutState, inputs: StepInputs, target: int, now: datetime) -> Outcome:
-    """Have the target of an operator's rollback verified; meanwhile Production has all traffic."""
+    """Have the target of an operator's rollback verified; meanwhile Production has all traffic.
+
+    Where harm was found, traffic stays where that took it.
+    """
+    if state.trigger is not Trigger.OPERATOR:
+        return _wait_for_target(state, inputs, target, now)
     production = inputs.levels.production
     up = production is not None and production in inputs.deployed
     if up and not is_routed(state, inputs, production, None, 0.0):

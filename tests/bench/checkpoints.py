@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 SHARE_GOAL = 0.05
 """Largest share of an epoch that saving may keep the training waiting."""
 VERIFY_GOAL = 1.05
+"""Of files of 50 MB: reading the pickle of a checkpoint takes the same time whatever its size, which
+shows in small files, so that ``size=small`` only states the number."""
+_PROMISED_BYTES = 50 * 10**6
 _BATCH, _ROUNDS = 64, 6
 
 
@@ -169,5 +172,5 @@ def _verifying(size: Size, root: Path) -> Row:
         f"SHA-256 alone, {THREAD_COUNT} threads",
         f"{median(peers_s):.2f} s",
         paired_ratio(ours_s, peers_s),
-        VERIFY_GOAL,
+        VERIFY_GOAL if size.file_bytes >= _PROMISED_BYTES else None,
     )

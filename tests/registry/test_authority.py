@@ -254,7 +254,7 @@ class Local(RemoteVotes):
     def _call(self, method, path, **kwargs):
         answer = self._client.open(
             f"/kfm/api/v1/{path}", method=method, data=kwargs.get("data"),
-            headers=kwargs.get("headers"),
+            query_string=kwargs.get("params"), headers=kwargs.get("headers"),
         )  # fmt: skip
         assert answer.status_code == 200, answer.text
         return answer.json
@@ -303,6 +303,9 @@ def test_the_controller_reads_from_the_same_routes_what_may_not_be_served(asked,
     found = local.standing(NAME)
     assert "region north" in found.recalls[1]
     assert (found.vetoed, found.fallback) == ({1}, None)
+    asked.store.move(NAME, 1, Level.CANDIDATE)
+    assert local.standing(NAME).recalls == {}
+    assert set(local.standing(NAME, [1]).recalls) == local.standing(NAME, [1]).vetoed == {1}
 
 
 def test_a_statement_for_another_release_of_the_model_says_nothing(asked, world):

@@ -15,6 +15,7 @@ from registry.governed_world import levels, promote, under_control
 from registry.world import NAME
 
 from kfm_mlflow.cli.main import cli
+from kfm_mlflow.errors import InputError
 from kfm_mlflow.metadata.schemas import schema_problems
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.load import PolicySet
@@ -212,6 +213,22 @@ def test_a_former_version_that_regressed_is_none_to_go_back_to(governed):
     post(governed, 2, metrics=BAD)
     found = governed.remote.standing(NAME)
     assert (set(found.regressions), found.fallback) == ({2}, None)
+
+
+def test_a_version_without_a_level_is_judged_when_it_is_asked_about(governed):
+    promote(governed)
+    path = f"models/{NAME}/standing"
+    asked = governed.remote._call("GET", path, params={"version": ["1", "2", "1"]})
+    assert [(item["version"], item["standing"]) for item in asked["others"]] == [
+        (1, "ok"), (2, "ok"),
+    ]  # fmt: skip
+    post(governed, 1, metrics=BAD)
+    asked = governed.remote._call("GET", path, params={"version": ["1"]})
+    assert [item["standing"] for item in asked["others"]] == ["regressed"]
+    assert governed.remote._call("GET", path)["others"] == []
+    assert governed.remote.standing(NAME, [1]).regressions == {}, "it serves nobody"
+    with pytest.raises(InputError, match="at most 5"):
+        governed.remote._call("GET", path, params={"version": [str(v) for v in range(1, 7)]})
 
 
 def test_the_command_sends_a_validation_from_a_file(governed, tmp_path):

@@ -19,7 +19,7 @@ from kfm_mlflow.rollout.counts import FULL_PPM, add_bins
 from kfm_mlflow.rollout.plane import ArmCounts, Deployable, Observation, Split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rollout.simulated_registry import FakeRegistry, Fuse
 
@@ -68,6 +68,7 @@ class FakePlane:
         self.levels: list[tuple[float, float]] | None = None
         self.reached: dict[tuple[int, int], int] = {}
         self.violations: list[str] = []
+        self.is_forbidden: Callable[[int], bool] = lambda _: False
         self.moves: list[tuple[int | None, int | None, float]] = []
         self._owed: Counter[tuple[str, int]] = Counter()
         self._counts: dict[int, ArmCounts] = {}
@@ -112,6 +113,8 @@ class FakePlane:
             for version in (split.stable, split.canary):
                 if version is not None and version not in self.up:
                     self.violations.append(f"traffic to v{version}, which is not up")
+                if version is not None and self.is_forbidden(version):
+                    self.violations.append(f"traffic to v{version}, which an authority forbids")
                 if version is not None and version not in self._registry.fetched:
                     self.violations.append(f"traffic to unverified v{version}")
             self.split = split

@@ -27,7 +27,7 @@ from kfm_mlflow.rollout.state import Phase
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from kfm_mlflow.gates.cause import Cause
 
@@ -183,6 +183,10 @@ class FakeRegistry:
         bad = self.recalls.keys() | self.regressions.keys()
         return next((version for version in self.former if version not in bad), None)
 
+    def tells_recall(self, version: int) -> bool:
+        """Whether who asks is told that a version may not be served."""
+        return self.reachable and version in self.recalls
+
     def hold_lease(self, model_name: str, holder: str, ttl_s: float) -> Lease:
         with self._call("hold_lease"):
             # The registry's own clock: not set with the controllers', and never back here.
@@ -207,16 +211,18 @@ class FakeRegistry:
         with self._call("orders"):
             return replace(self.order, veto="council" if version in self.vetoed else "")
 
-    def standing(self, model_name: str) -> Standing:
+    def standing(self, model_name: str, others: Sequence[int]) -> Standing:
         with self._call("standing"):
             served = {self.held.production, self.held.canary}
-            recalls = {v: why for v, why in self.recalls.items() if v in served}
+            asked = served.union(others)
+            recalls = {v: why for v, why in self.recalls.items() if v in asked}
             regressions = {
                 v: found
                 for v, found in self.regressions.items()
                 if v in served and v not in recalls
             }
-            wanted = self.held.production in recalls.keys() | regressions.keys()
+            bad = self.recalls.keys() | self.regressions.keys()
+            wanted = self.held.production is not None and bad & {self.held.production, *others}
             fallback = self.fallback if wanted else None
             return Standing(recalls, frozenset(recalls), fallback, regressions)
 

@@ -69,6 +69,7 @@ class World:
             self.fuse, production=production, canary=canary, clock=self.clock
         )
         self.plane = FakePlane(self.fuse, self.registry)
+        self.plane.is_forbidden = self.registry.tells_recall
         self.plan = plan or build_plan()
         self.errors: list[Exception] = []
         self.kills = 0

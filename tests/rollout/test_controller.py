@@ -197,6 +197,18 @@ def test_repair_of_a_first_release_that_turned_bad_gets_through():
     assert (world.registry.held.production, world.plane.split.stable) == (2, 2)
 
 
+def test_canary_that_comes_in_the_pass_in_which_production_is_found_bad_hides_nothing():
+    world = first_release_at_production()
+    world.plane.quality[1] = Quality(error_ratio=0.5)
+    world.plane.unready.add(2)
+    world.registry.set_levels(production=1, canary=2)
+    world.run_to_rest()
+    assert [v["verdict"] for v in world.registry.verdicts if v["version"] == 1][-1] == "FAIL"
+    report = world.registry.reports[1]["rollback_report.json"]
+    assert (report["trigger"], report["restored_version"]) == ("analysis", None)
+    assert world.registry.reports[2]["rollback_report.json"]["trigger"] == "not-ready"
+
+
 def test_first_release_that_may_not_be_served_loses_its_traffic_though_not_its_level():
     world = first_release_at_production()
     world.registry.vetoed.add(1)

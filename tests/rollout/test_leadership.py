@@ -161,6 +161,24 @@ def test_a_leader_that_is_cut_off_leaves_traffic_alone_once_another_has_routed_i
     assert world.plane.split == routed
 
 
+def test_a_leader_that_is_cut_off_leaves_a_restarted_cluster_to_who_has_the_journal():
+    """Its split would have the very number that the journal gives to another one."""
+    world, leader, other = two_controllers()
+    world.clock.sleep(LEASE_S)
+    world.controller = other
+    while world.plane.split.stable != 2:
+        world.tick()
+    world.registry.reachable = False
+    world.plane.restart()
+    world.clock.sleep(3600)  # For long enough to give any step up.
+    with pytest.raises(StorageError):
+        leader.reconcile_once()
+    assert world.plane.split.generation == 0
+    world.registry.reachable = True
+    world.run_to_rest()
+    assert world.plane.split.stable == world.registry.held.production == 2
+
+
 def test_a_registrys_clock_set_ahead_deposes_a_leader_before_its_next_act():
     world, leader, other = two_controllers()
     world.registry.jumped_s = 3600.0

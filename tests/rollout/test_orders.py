@@ -6,6 +6,7 @@ import pytest
 from rollout.simulated_plane import Quality
 from rollout.simulator import World, build_plan
 
+from kfm_mlflow.rollout.inputs import Regression
 from kfm_mlflow.rollout.state import Phase, Trigger
 
 WATCH_S = 20
@@ -263,6 +264,71 @@ def test_order_during_a_rollback_for_harm_changes_the_target_and_not_the_reason(
     assert (world.registry.held.production, state.trigger) == (8, Trigger.ANALYSIS)
     assert "error_ratio" in state.reason
     assert "rolled back to v8" in state.reason
+
+
+def found_bad(world, trigger):
+    """Have v2 at Production found bad while there is nothing to go back to."""
+    world.registry.regressions[1] = Regression("validation", "nrmse is 0.5", "sha256:aa")
+    if trigger is Trigger.VALIDATION:
+        world.registry.regressions[2] = Regression("validation", "nrmse is 0.5", "sha256:bb")
+    else:
+        world.plane.quality[2] = Quality(error_ratio=0.9)
+    while world.state.phase is not Phase.ROLLBACK_FAILED:
+        world.tick()
+
+
+def recalled(world):
+    world.registry.recalls[1] = "its authority vetoed"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(refused, "STAC"), (corrupted, "not what was signed"), (recalled, "authority vetoed")],
+)
+def test_target_that_does_not_verify_gets_no_traffic_though_production_regressed(spoil, words):
+    world = promoted()
+    found_bad(world, Trigger.VALIDATION)
+    before = len(world.plane.moves)
+    spoil(world)
+    roll_back(world)
+    world.run(5)
+    assert of(world) == (2, 2, Phase.ROLLBACK_FAILED, Trigger.VALIDATION)
+    assert words in world.state.reason
+    assert 1 not in {stable for stable, _, _ in world.plane.moves[before:]}
+    assert world.violations == []
+
+
+def test_sound_target_comes_back_though_production_regressed_and_the_reason_stays():
+    world = promoted()
+    found_bad(world, Trigger.VALIDATION)
+    roll_back(world)
+    world.run(3)
+    assert (world.registry.held.production, world.state.trigger) == (1, Trigger.VALIDATION)
+
+
+@pytest.mark.parametrize("spoil", ["refused", "corrupt", "recalled"])
+def test_order_to_an_unsound_target_leaves_traffic_where_harm_took_it(spoil):
+    world = promoted(watched=True)
+    world.registry.history.insert(0, (8, "production"))
+    refused(world)
+    world.plane.quality[2] = Quality(error_ratio=0.9)
+    while world.plane.split.stable != 1:
+        world.tick()
+    if spoil == "corrupt":
+        world.registry.corrupt.add(8)
+    else:
+        kind = world.registry.recalls if spoil == "recalled" else world.registry.unrestorable
+        kind[8] = "not to be served"
+    before = len(world.plane.moves)
+    roll_back(world, to=8)
+    world.run(3)
+    assert {stable for stable, _, _ in world.plane.moves[before:]} <= {1}
+    assert world.plane.split.stable == 1
+    assert world.state.phase is Phase.ROLLBACK_FAILED
+    world.registry.unrestorable.clear()
+    world.run_to_rest()
+    assert (world.registry.held.production, world.state.trigger) == (1, Trigger.ANALYSIS)
+    assert world.violations == []
 
 
 # -- orders to the version under way ----------------------------------------------------------------

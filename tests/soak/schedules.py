@@ -14,7 +14,8 @@ Laws, looked at after every pass:
    the registry keeps at Production for want of another is called a failed rollback.
 5. Of several controllers one acts, and one that lost its lease without noticing changes nothing.
 6. The loop raises nothing but the product's own errors, and comes to rest once all is well again.
-7. What an authority forbids has no traffic after the next clean pass. What a newer validation finds
+7. What an authority forbids is given no traffic, and has none after the next pass that reached
+   registry and routers, clean or not: one that the registry refused something in counts, too. What a newer validation finds
    bad is not at Production in the end, unless nothing can take its place or an operator kept it.
 8. Each reversion, from canary or from Production, leaves its three reports, and they name what the
    registry restored.
@@ -30,9 +31,10 @@ from rollout.simulated_plane import Quality
 from rollout.simulated_registry import LEASE_S, Fuse, Killed
 from rollout.simulator import PLAN, World, build_plan
 
-from kfm_mlflow.errors import KfmError
+from kfm_mlflow.errors import ConflictError, KfmError, StorageError
 from kfm_mlflow.policy.steps import AnalysisStep
 from kfm_mlflow.rollout.inputs import Regression
+from kfm_mlflow.rollout.reports import ROLLBACK_REPORT
 from kfm_mlflow.rollout.state import NEVER_SERVES, RESTING, UNWINDING, Phase, Trigger
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ class Schedule:
         self.kept: set[int] = set()
         self.unjudged: set[int] = set()
         self.is_stuck = False
+        self.is_cut_off = False
         self.passed_over: int | None = None
         plan = self.dice.choice(PLANS)
         self.world = World(
@@ -296,21 +299,30 @@ class Schedule:
         self.head_away -= 1
         index = self.dice.randrange(len(self.controllers))
         before = world.registry.held
+        self.is_cut_off = bool(plane.failures) or not plane.reachable
         clean = self._reconcile(self.controllers[index])
         self._check_promotion(before.production)
         self._note_stuck()
-        if clean:
+        if clean or not self.is_cut_off:
             self._check_recalls()
+        if clean:
             self._check_agreement()
         world.clock.sleep(1.0)
 
     def _reconcile(self, controller: Controller) -> bool:
-        """Run one pass; True when it ended without an error."""
+        """Run one pass; True when it ended without an error.
+
+        One that was killed, lost its lease, or found no registry, is noted as cut off.
+        """
         try:
             state = controller.reconcile_once()
         except Killed:
             fresh = self.world.start_controller()
             self.controllers = [fresh if c is controller else c for c in self.controllers]
+            self.is_cut_off = True
+            return False
+        except (StorageError, ConflictError):
+            self.is_cut_off = True
             return False
         except KfmError:
             return False
@@ -318,6 +330,7 @@ class Schedule:
             self.violations.append(f"the loop raised {type(error).__name__}: {error}")
             return False
         if state is None:
+            self.is_cut_off = True
             return False  # Another controller leads.
         self.phases.add(state.phase)
         return True
@@ -333,6 +346,12 @@ class Schedule:
             self.passed_over = registry.fallback
         if self.is_stuck and self.world.state.candidate is not None:
             self.kept.add(self.world.state.candidate)
+        # A new canary, which is a decision, may end it within the pass; then the reports tell.
+        held = registry.held.production
+        if held in registry.reports:
+            report = registry.reports[held][ROLLBACK_REPORT]
+            if report["restored_version"] is None and report["registry_restored_at"] is None:
+                self.kept.add(held)
 
     def _check_promotion(self, before: int | None) -> None:
         """Law 1, the registry's half: one signed PASS per analysis, of the plan in force."""

@@ -27,6 +27,19 @@ def test_one_seed_is_one_schedule():
     assert run_schedule(11) == run_schedule(11)
 
 
+FOUND_ONCE = {
+    "a recalled rollback target, not yet at its level, kept its traffic": 2763,
+    "an operator's rollback from a regressed release went to a recalled one": 2998,
+    "a canary in the same pass hid what was found against the first release": 3060,
+    "after a cluster's restart a split of another controller was taken for one's own": 4057,
+}
+
+
+@pytest.mark.parametrize("fault", FOUND_ONCE)
+def test_schedule_that_once_found_a_fault_finds_none(fault):
+    assert run_schedule(FOUND_ONCE[fault]).violations == ()
+
+
 def copy_of_step(tmp_path, old, new):
     """Return the step function of a copy of its module in which one line is another."""
     source = Path(original.__file__).read_text()

@@ -57,6 +57,8 @@ def main(folder: Path, count: int, seed: int) -> None:
     """Kill ``count`` trainings and print what became of them."""
     torch.set_num_threads(1)
     sides = cut_sequences(generate_world(size="small"))
+    # What torch loads when it is first used would be loaded in every child, and the kills fall there.
+    run(folder / "warm", sides)
     began = time.monotonic()
     assert os.waitpid(forked(folder / "undisturbed", sides), 0)[1] == 0
     whole_s = time.monotonic() - began
