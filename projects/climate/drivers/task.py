@@ -33,8 +33,8 @@ from drivers.model import train_drivers
 from drivers.region import QUANTITIES, regional_weather
 from drivers.winds import cut_winds
 from extremes import tail_metrics
-from kfm_mlflow.authoring.fitting import Fit
 from impact import exceedance_ratio, magnitude_ratio, sign_agreement
+from kfm_mlflow.authoring.fitting import Fit
 from mixing import dealt_order
 from prepared import GENERATED, Prepared, Source, Trained
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kfm_mlflow.authoring.fitting import Fit, fit
 from hazard.records import BBOX
+from kfm_mlflow.authoring.fitting import Fit, fit
 
 if TYPE_CHECKING:
     import numpy as np

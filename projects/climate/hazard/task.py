@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING
 import h3
 import numpy as np
 
-from kfm_mlflow.authoring.fitting import Fit
 from hazard.model import PENALTY, train_hazard
 from hazard.records import BBOX, MONTH_COUNT, TornadoDays, load_tornadoes
 from hazard.world import generate_tornado_days
 from impact import magnitude_ratio, sign_agreement
+from kfm_mlflow.authoring.fitting import Fit
 from kfm_mlflow.errors import DataError
 from mixing import dealt_order
 from prepared import GENERATED, Prepared, Source, Trained

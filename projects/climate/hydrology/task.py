@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extremes import tail_metrics
-from kfm_mlflow.authoring.fitting import Fit
 from hydrology.model import ANSWERED_DAYS, WINDOW_DAYS, train_bucket
 from hydrology.world import BBOX, NAME, START_AT, WaterYears, generate_water_years, observed
+from kfm_mlflow.authoring.fitting import Fit
 from kfm_mlflow.errors import DataError
 from mixing import dealt_order
 from prepared import GENERATED, Prepared, Source, Trained
