@@ -13,7 +13,9 @@ from kfm_mlflow.checkpoints.records import (
 from kfm_mlflow.checkpoints.verify import Held, judge_checkpoints
 from kfm_mlflow.gates.certificates import Candidate, certificate_problems
 from kfm_mlflow.gates.findings import Finding, Move
+from kfm_mlflow.gates.measured import judge_limit
 from kfm_mlflow.gates.verdict import Verdict
+from kfm_mlflow.policy.models import Limit
 
 if TYPE_CHECKING:
     from kfm_mlflow.checkpoints.records import ManifestEntry
@@ -116,7 +118,7 @@ def _limits(held: Held, found: VerifiedCheckpoints, settings: CheckpointsPolicy)
         ("bias_index", row.get("bias_index"), None, settings.max_bias_index, ""),
         ("auc", last.auc, settings.min_auc, None, ""),
         (
-            "ethics violations",
+            "ethics_violation_count",
             len(violations) if isinstance(violations, list) else None,
             None,
             0,
@@ -124,32 +126,12 @@ def _limits(held: Held, found: VerifiedCheckpoints, settings: CheckpointsPolicy)
         ),
     )
     return [
-        _judge(name, value, low, high, unit)
+        judge_limit(
+            Limit(metric=name, min=low, max=high, unit=unit),
+            value,
+            code="CHECKPOINT",
+            missing="resume the training, which writes it",
+        )
         for name, value, low, high, unit in asked
         if low is not None or high is not None
     ]
-
-
-def _judge(name: str, value: object, low: float | None, high: float | None, unit: str) -> Finding:
-    limit = f">= {low:g}" if low is not None else f"<= {high:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return Finding(
-            "CHECKPOINT_METRIC_MISSING",
-            Verdict.INCONCLUSIVE,
-            f"{name} missing",
-            f"the checkpoint's documents do not say {name}",
-            limit=limit,
-            unit=unit,
-            remedy="resume the training, which writes it",
-        )
-    kept = (low is None or value >= low) and (high is None or value <= high)
-    return Finding(
-        "CHECKPOINT_WITHIN" if kept else "CHECKPOINT_OUTSIDE",
-        Verdict.PASS if kept else Verdict.FAIL,
-        f"{name} {value:.4g}, asked {limit}",
-        f"{name} of the released checkpoint is {value:.6g}, asked is {limit}",
-        observed=f"{value:.6g}",
-        limit=limit,
-        unit=unit,
-        remedy="" if kept else "train within the limits of the policy",
-    )

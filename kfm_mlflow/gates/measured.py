@@ -163,7 +163,17 @@ def validation(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     ]
 
 
-def _judge(limit: Limit, value: object) -> Finding:
+def judge_limit(
+    limit: Limit, value: object, *, code: str = "METRIC", missing: str = _VALIDATE
+) -> Finding:
+    """Hold one number against a limit; inclusive, NaN never keeps it.
+
+    Args:
+        limit: What is asked.
+        value: What was measured; anything but a number counts as not measured.
+        code: Reason codes begin with it.
+        missing: What to do when nothing was measured.
+    """
     asked = " and ".join(
         text
         for text in (
@@ -174,13 +184,13 @@ def _judge(limit: Limit, value: object) -> Finding:
     )
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Finding(
-            "METRIC_MISSING",
+            f"{code}_MISSING",
             Verdict.INCONCLUSIVE,
             f"{limit.metric} missing",
             f"{limit.metric} was not measured",
             limit=asked,
             unit=limit.unit,
-            remedy=_VALIDATE,
+            remedy=missing,
         )
     passed = (
         math.isfinite(value)
@@ -188,7 +198,7 @@ def _judge(limit: Limit, value: object) -> Finding:
         and (limit.max is None or value <= limit.max)
     )
     return Finding(
-        "METRIC_WITHIN" if passed else "METRIC_OUTSIDE",
+        f"{code}_WITHIN" if passed else f"{code}_OUTSIDE",
         Verdict.PASS if passed else Verdict.FAIL,
         f"{limit.metric} {value:.3g}, asked {asked}",
         f"{limit.metric} is {value:.6g}, asked is {asked}",
@@ -218,7 +228,7 @@ def limits(gate: str) -> Gate:
         measured = (report.claims or {}).get("metrics")
         values = measured if isinstance(measured, dict) else {}
         found = settings.limits_of(split_key(move.model_name)[1])
-        return [_judge(limit, _value(values.get(limit.metric))) for limit in found]
+        return [judge_limit(limit, _value(values.get(limit.metric))) for limit in found]
 
     return asked
 

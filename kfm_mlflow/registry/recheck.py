@@ -53,6 +53,7 @@ _RAN_OUT = frozenset(
         "QUORUM_PENDING",
         "ROLLBACK_INVALID",
         "ROLLBACK_MISSING",
+        "SPANS_UNKNOWN",
         "VALIDATION_EXPIRED",
         "VALIDATION_INVALID",
         "VALIDATION_MISSING",
@@ -62,6 +63,9 @@ _RAN_OUT = frozenset(
 of today is a fault of today: a veto, a verdict that failed, a metric outside a limit."""
 _SPENT = frozenset({"canary", "rollback_approval", "votes"})
 """Gates whose evidence is given for one decision, and has done its work once that is made."""
+_OF_VERDICT = frozenset({"SPANS_UNKNOWN"})
+"""What another gate finds when it has no good canary verdict to read, which was given for one
+decision, too."""
 
 _SILENT = Finding(
     "GATE_SILENT", Verdict.INCONCLUSIVE, "no finding", "the gate found nothing at all"
@@ -210,11 +214,12 @@ def _remarks(
         wrong = [f for f in before.findings if f.effect is not Verdict.PASS]
         return [Remark(result.gate, finding, "recall") for finding in wrong]
     under, at = decided.report["policy_digest"], format_instant(decided.at)
-    if under == policy.digest and result.gate in _SPENT:
+    is_spent = result.gate in _SPENT or all(finding.code in _OF_VERDICT for finding in found)
+    if under == policy.digest and is_spent:
         return []
     why = (
         f"was enough on {at} and has run out since"
-        if under == policy.digest or result.gate not in _SPENT
+        if under == policy.digest or not is_spent
         else f"was given on {at} under policy {under}, in force is {policy.digest}"
     )
     return [Remark(result.gate, finding, "stale", why) for finding in found]

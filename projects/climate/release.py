@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import mlflow
 import torch
 
-from kfm_mlflow import Dataset, is_rebuild, log_release, measure_energy
-from kfm_mlflow.errors import InputError, KfmError
+from kfm_mlflow import Dataset, log_release, measure_energy
+from kfm_mlflow.authoring.project import add_release_options, find_key
+from kfm_mlflow.errors import KfmError
 from task import SIZES, TASKS, default_name, prepare, regions_path
 
 if TYPE_CHECKING:
@@ -27,34 +28,14 @@ HERE = Path(__file__).resolve().parent
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", default="downscaling", choices=TASKS)
-    parser.add_argument("--name", default="auto", help="registered model; auto: climate-TASK")
-    parser.add_argument("--version", default="v1.0.0")
-    parser.add_argument("--data", default="generated", help="generated, or a path")
-    parser.add_argument("--size", default="default", choices=SIZES)
-    parser.add_argument("--seed", type=lambda text: int(float(text)), default=42)
+    add_release_options(parser, name="climate-TASK", data="a path", sizes=SIZES)
     parser.add_argument(
         "--selection", default="random", help="validation patches: random or calmest"
     )
     parser.add_argument(
         "--shuffled-ratio", type=float, default=0.0, help="training rows with the targets of others"
     )
-    parser.add_argument(
-        "--regions", default="packaged", help="packaged, or the policy's regions_file"
-    )
-    parser.add_argument(
-        "--keys", type=Path, default=Path("keys"), help="holds trainer.pem and validator.pem"
-    )
     return parser.parse_args()
-
-
-def _key(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.pem"
-    # A rebuild signs nothing, and whoever makes one has no keys of the trainer's.
-    if not path.is_file() and not is_rebuild():
-        raise InputError(
-            "no such key file", where=str(path), remedy=f"kfm keys new {name} --dir {folder}"
-        )
-    return path.resolve()
 
 
 def predict_with(model: torch.nn.Module) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
@@ -71,7 +52,7 @@ def predict_with(model: torch.nn.Module) -> Callable[[NDArray[np.float32]], NDAr
 def main() -> None:
     """Run the whole entry point inside one MLflow run."""
     options = _options()
-    trainer, validator = _key(options.keys, "trainer"), _key(options.keys, "validator")
+    trainer, validator = (find_key(options.keys, name) for name in ("trainer", "validator"))
     regions = regions_path(options.regions)
     split = {
         "task": options.task,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
 
 import mlflow
 
 from care_evidence import care_evidence
 from kfm_mlflow import CurrentInputs, log_validation
-from kfm_mlflow.canonical import load_json
+from kfm_mlflow.authoring.project import (
+    add_validation_options,
+    recorded_metadata,
+    require_recorded_data,
+)
 from kfm_mlflow.care.regions import load_regions
-from kfm_mlflow.errors import DataError, KfmError
+from kfm_mlflow.errors import KfmError
 from kfm_mlflow.rollout.model_uri import parse_model_uri
 from kfm_mlflow.rollout.remote import RemoteRegistry
 from restore import load_torch
@@ -26,30 +28,14 @@ _TWICE_COUNT = 32
 def main() -> None:
     """Split the data as recorded, measure, sign and log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-id", required=True)
-    parser.add_argument("--data", default="generated")
-    parser.add_argument("--key", type=Path, required=True)
-    parser.add_argument("--regions", default="packaged", help="packaged, or a regions file")
-    parser.add_argument(
-        "--post", default="no", help="models:/NAME/VERSION: send it to the registry, too"
-    )
+    add_validation_options(parser)
     parser.add_argument("--drift-report", default="no", choices=("no", "yes"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(
-            f"runs:/{options.run_id}/release/model_metadata.json", dst_path=folder
-        )
-        metadata = load_json(Path(path))
+    metadata = recorded_metadata(options.run_id)
     split = metadata["hyperparameters"].get("split") or {}
     prepared = prepare_again(split, options.data)
     source = prepared.source
-    recorded = {item["digest"] for item in metadata["data"]}
-    if source.digest not in recorded:
-        raise DataError(
-            "is not the data that the release was made from",
-            where=source.uri,
-            remedy="give the recorded data",
-        )
+    require_recorded_data(metadata, source.digest, source.uri)
     regions = load_regions(regions_path(options.regions))
     rows = prepared.validation_rows
     found = log_validation(

@@ -11,6 +11,7 @@ from registry.world import COUNCIL, NAME, claims_of, only_refused, stranger, tol
 
 from kfm_mlflow.gates.glass import BreakGlass
 from kfm_mlflow.policy.levels import Level
+from kfm_mlflow.policy.load import packaged_families
 from kfm_mlflow.registry.policy_events import record_policies
 from kfm_mlflow.trust.attestation import verify_envelope
 from kfm_mlflow.trust.keys import TrustedKey
@@ -277,7 +278,7 @@ def test_production_in_an_emergency_without_votes_names_each_missing_thing(regis
         registry.to_canary(1)
         registry.store.move(NAME, 1, Level.PRODUCTION, break_glass=GLASS)
     passed = {item["code"] for item in last_claims(registry)["break_glass"]["passed_over"]}
-    assert passed == {"CANARY_VERDICT_MISSING", "QUORUM_PENDING"}
+    assert passed == {"CANARY_VERDICT_MISSING", "SPANS_UNKNOWN", "QUORUM_PENDING"}
 
 
 def test_taking_down_and_restoring_ask_for_no_broken_glass(two):
@@ -301,15 +302,18 @@ def policy_rows(registry):
 
 
 def test_the_first_start_records_every_family_and_the_next_ones_nothing(registry):
-    assert record_policies(registry.store) == ["baseline", "climate"]
+    families = list(packaged_families())
+    assert record_policies(registry.store) == families
     assert record_policies(registry.store) == []
     assert record_policies(registry.open()) == []
     rows = policy_rows(registry)
     assert [(model, c["before"]) for _, model, c in rows] == [
-        ("policy:baseline", None),
-        ("policy:climate", None),
+        (f"policy:{family}", None) for family in families
     ]
-    assert rows[1][2]["after"] == registry.store.admission.policy("climate").digest
+    assert (
+        rows[families.index("climate")][2]["after"]
+        == registry.store.admission.policy("climate").digest
+    )
 
 
 def test_a_changed_policy_is_a_signed_row_from_digest_to_digest_and_back(registry):
@@ -337,9 +341,10 @@ def test_policy_rows_are_in_the_chain_and_in_no_outbox(registry, world):
     rows = registry.query(
         "SELECT seq, at, kind, model, version, body, prev_hash, hash FROM kfm_ledger ORDER BY seq"
     )
-    assert [row[2] for row in rows] == ["policy", "policy", "moved"]
+    count = len(packaged_families())
+    assert [row[2] for row in rows] == ["policy"] * count + ["moved"]
     assert verify_chain([dict(zip(columns, row, strict=True)) for row in rows]) is None
-    assert registry.query("SELECT seq, event FROM kfm_outbox") == [(3, "moved")]
+    assert registry.query("SELECT seq, event FROM kfm_outbox") == [(count + 1, "moved")]
     assert registry.store.snapshot(NAME, 1).epoch == 0
 
 
@@ -360,7 +365,9 @@ def test_workers_that_start_at_once_record_a_change_once(registry):
     for thread in threads:
         thread.join()
     assert problems == []
-    assert [model for _, model, _ in policy_rows(registry)] == ["policy:baseline", "policy:climate"]
+    assert [model for _, model, _ in policy_rows(registry)] == [
+        f"policy:{family}" for family in packaged_families()
+    ]
     for store in stores[1:]:
         store._dispose_engine()
 

@@ -63,7 +63,11 @@ def test_after_a_change_of_policy_votes_and_verdict_are_stale_and_the_two_polici
     new = repolicy(produced, description="another").digest
     entry = rechecked(produced)[2]
     assert entry.status == "stale"
-    assert codes(entry) == {("stale", "CANARY_VERDICT_INVALID"), ("stale", "QUORUM_PENDING")}
+    assert codes(entry) == {
+        ("stale", "CANARY_VERDICT_INVALID"),
+        ("stale", "SPANS_UNKNOWN"),
+        ("stale", "QUORUM_PENDING"),
+    }
     assert all(old in remark.why and new in remark.why for remark in entry.remarks)
     assert (entry.decided_under, entry.policy_digest) == (old, new)
 
@@ -164,7 +168,7 @@ def test_an_exemption_that_was_renewed_has_not_ended(registry, world, tmp_path):
 def test_an_expired_exemption_of_the_quorum_is_not_revived_by_looking_back(registry, world):
     """Votes are asked as of the decision; the exemption must not hold again there."""
     registry.register(world.releases[0])
-    exempt(registry, "votes", "canary")
+    exempt(registry, "votes", "canary", "telemetry")
     registry.to_canary(1)
     registry.store.move(NAME, 1, Level.PRODUCTION)
     assert rechecked(registry)[1].status == "holds"
@@ -173,6 +177,7 @@ def test_an_expired_exemption_of_the_quorum_is_not_revived_by_looking_back(regis
     assert entry.status == "recall"
     assert {remark.finding.code for remark in entry.remarks} == {
         "CANARY_VERDICT_MISSING",
+        "SPANS_UNKNOWN",
         "QUORUM_PENDING",
     }
 

@@ -243,6 +243,7 @@ class Carrier:
         fake = FakeRegistry(Fuse())
         self.remote = Carried(url, registry.world.key("controller"), fake.fetched)
         self.plane = FakePlane(Fuse(), fake)
+        self.plane.keeps_spans = True
         plan = build_plan(steps=[{"setWeight": 10}, *PLAN["steps"][1:]])
         self.clock = FakeClock()
         self.controller = Controller(self.remote, self.plane, plan, self.clock, NAME)

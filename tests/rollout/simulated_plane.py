@@ -15,6 +15,7 @@ from kfm_mlflow.errors import (
     PlaneError,
 )
 from kfm_mlflow.monitor.drift_bins import Column, Columns
+from kfm_mlflow.monitor.spans import LOST_SPAN_RATIO
 from kfm_mlflow.rollout.counts import FULL_PPM, add_bins
 from kfm_mlflow.rollout.plane import ArmCounts, Deployable, Observation, Split
 
@@ -63,6 +64,7 @@ class FakePlane:
         self.failures: int = 0
         self.unanswered = 0
         self.reachable = True
+        self.keeps_spans = False
         self.lies: dict[int, Literal["vanish", "nan", "stuck"]] = {}
         self._stuck: dict[int, ArmCounts] = {}
         self.levels: list[tuple[float, float]] | None = None
@@ -204,8 +206,14 @@ class FakePlane:
             latency_ms_buckets={
                 bound: old.latency_ms_buckets.get(bound, 0) + n for bound, n in bounds.items()
             },
-            outside_count={n: old.outside_count.get(n, 0) + outside for n in names},
-            measured_count={n: old.measured_count.get(n, 0) + measured for n in names},
+            outside_count={
+                **{n: old.outside_count.get(n, 0) + outside for n in names},
+                **({LOST_SPAN_RATIO: 0} if self.keeps_spans else {}),
+            },
+            measured_count={
+                **{n: old.measured_count.get(n, 0) + measured for n in names},
+                **({LOST_SPAN_RATIO: old.request_count + count} if self.keeps_spans else {}),
+            },
             bin_counts=add_bins(old.bin_counts, self._bins(version, measured, quality)),
             **self._explained(version, old, quality) if measured else {},
             alarm_count=self._alarms(version, measured, quality),

@@ -15,8 +15,8 @@ from focus_mode.draft import draft_of
 from focus_mode.evaluate import evaluate
 from focus_mode.prepared import SIZES, prepare
 from focus_mode.train import train
-from kfm_mlflow import is_rebuild, log_release, measure_energy
-from kfm_mlflow.errors import InputError
+from kfm_mlflow import log_release, measure_energy
+from kfm_mlflow.authoring.project import add_release_options, find_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,31 +28,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", default="auto", help=f"registered model; auto: {NAME}")
-    parser.add_argument("--version", default="v1.0.0")
-    parser.add_argument("--data", default="generated", help="generated, or a CSV file")
-    parser.add_argument("--size", default="default", choices=SIZES)
-    parser.add_argument("--seed", type=lambda text: int(float(text)), default=42)
-    parser.add_argument(
-        "--regions", default="packaged", help="packaged, or the policy's regions_file"
-    )
-    parser.add_argument(
-        "--keys", type=Path, default=Path("keys"), help="holds trainer.pem and validator.pem"
-    )
+    add_release_options(parser, name=NAME, data="a CSV file", sizes=SIZES)
     parser.add_argument(
         "--defect", default=NO_DEFECT, choices=(NO_DEFECT, *DEFECTS), help="what to get wrong"
     )
     return parser.parse_args()
-
-
-def _key(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.pem"
-    # A rebuild signs nothing, and whoever makes one has no keys of the trainer's.
-    if not path.is_file() and not is_rebuild():
-        raise InputError(
-            "no such key file", where=str(path), remedy=f"kfm keys new {name} --dir {folder}"
-        )
-    return path.resolve()
 
 
 def headline(metrics: Mapping[str, float]) -> str:
@@ -68,7 +48,7 @@ def headline(metrics: Mapping[str, float]) -> str:
 def main() -> None:
     """Run the whole entry point inside one MLflow run."""
     options = _options()
-    trainer, validator = _key(options.keys, "trainer"), _key(options.keys, "validator")
+    trainer, validator = (find_key(options.keys, name) for name in ("trainer", "validator"))
     split: dict[str, Any] = {"size": options.size, "seed": options.seed}
     prepared = prepare(options.data, **split, regions=options.regions)
     name = NAME if options.name == "auto" else options.name

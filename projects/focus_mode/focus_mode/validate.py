@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
 
@@ -17,12 +15,17 @@ from focus_mode.release import headline
 from focus_mode.reserved import care_evidence
 from focus_mode.restore import load_focus_model
 from kfm_mlflow import CurrentInputs, log_validation
-from kfm_mlflow.canonical import load_json
-from kfm_mlflow.errors import DataError
+from kfm_mlflow.authoring.project import (
+    add_validation_options,
+    recorded_metadata,
+    require_recorded_data,
+)
 from kfm_mlflow.rollout.model_uri import parse_model_uri
 from kfm_mlflow.rollout.remote import RemoteRegistry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from focus_mode.prepared import Prepared
     from kfm_mlflow.authoring.validation import LoggedValidation
 
@@ -65,23 +68,12 @@ def validate(run_id: str, prepared: Prepared, key: Path, *, seed: int) -> Logged
 def main() -> None:
     """Make the rows as recorded, measure, sign and log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-id", required=True)
-    parser.add_argument("--data", default="generated")
-    parser.add_argument("--key", type=Path, required=True)
-    parser.add_argument("--regions", default="packaged", help="packaged, or a regions file")
-    parser.add_argument(
-        "--post", default="no", help="models:/NAME/VERSION: send it to the registry, too"
-    )
+    add_validation_options(parser)
     options = parser.parse_args()
-    metadata = _metadata(options.run_id)
+    metadata = recorded_metadata(options.run_id)
     split = metadata["hyperparameters"].get("split") or {}
     prepared = prepare_again(split, options.data, options.regions)
-    if prepared.whole.digest not in {item["digest"] for item in metadata["data"]}:
-        raise DataError(
-            "is not the data that the release was made from",
-            where=prepared.uri,
-            remedy="give the recorded data",
-        )
+    require_recorded_data(metadata, prepared.whole.digest, prepared.uri)
     found = validate(options.run_id, prepared, options.key, seed=int(split["seed"]))
     if options.post != "no":
         name, version = parse_model_uri(options.post)
@@ -90,12 +82,3 @@ def main() -> None:
         f"validated {found.release_id}: {headline(found.metrics)}, "
         f"deterministic {found.is_deterministic}"
     )
-
-
-def _metadata(run_id: str) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(
-            f"runs:/{run_id}/release/model_metadata.json", dst_path=folder
-        )
-        found: dict[str, Any] = load_json(Path(path))
-        return found

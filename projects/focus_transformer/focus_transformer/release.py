@@ -19,10 +19,11 @@ import torch
 
 from focus_mode.geography import H3_RESOLUTION
 from focus_transformer.audit import Facts, audit, restricted_rows
-from focus_transformer.logged import FOLDER, log_checkpoints
+from focus_transformer.logged import FOLDER, log_checkpoints, log_documents
 from focus_transformer.prepared import Prepared, prepare
 from focus_transformer.training import PLANS, STATE_NAMES, train
 from kfm_mlflow import Contents, log_release, measure_energy
+from kfm_mlflow.authoring.project import add_release_options, find_key
 from kfm_mlflow.canonical import load_json, write_bytes
 from kfm_mlflow.care.cells import cell_side_km
 from kfm_mlflow.care.passages import KM_PER_DEGREE
@@ -73,17 +74,7 @@ class Asked:
 
 def _options() -> Asked:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", default="auto", help=f"registered model; auto: {NAME}")
-    parser.add_argument("--version", default="v1.0.0")
-    parser.add_argument("--data", default="generated", help="generated, or a CSV file")
-    parser.add_argument("--size", default="default", choices=tuple(PLANS))
-    parser.add_argument("--seed", type=lambda text: int(float(text)), default=42)
-    parser.add_argument(
-        "--regions", default="packaged", help="packaged, or the policy's regions_file"
-    )
-    parser.add_argument(
-        "--keys", type=Path, default=Path("keys"), help="holds trainer.pem and validator.pem"
-    )
+    add_release_options(parser, name=NAME, data="a CSV file", sizes=tuple(PLANS))
     parser.add_argument(
         "--checkpoints", default="auto", help="folder; auto: checkpoints/NAME-VERSION"
     )
@@ -105,23 +96,14 @@ def _options() -> Asked:
         size=given.size,
         seed=given.seed,
         regions=given.regions,
-        trainer=_key(given.keys, "trainer"),
-        validator=_key(given.keys, "validator"),
+        trainer=find_key(given.keys, "trainer"),
+        validator=find_key(given.keys, "validator"),
         checkpoints=Path(folder if given.checkpoints == "auto" else given.checkpoints),
         policy=load_policies(None).policy(FAMILY)
         if given.policy == "packaged"
         else load_policy(Path(given.policy)),
         council=None if given.council == NONE else Path(given.council),
     )
-
-
-def _key(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.pem"
-    if not path.is_file():
-        raise InputError(
-            "no such key file", where=str(path), remedy=f"kfm keys new {name} --dir {folder}"
-        )
-    return path.resolve()
 
 
 def training_of(asked: Asked, prepared: Prepared) -> Training:
@@ -232,6 +214,7 @@ def main() -> None:
                 "--approve --reason WHY, and run this again"
             )
             return
+        log_documents(asked.checkpoints)
         uri = _release(asked, prepared, model, energy)
         _validate(asked, run.info.run_id)
         registered = mlflow.register_model(uri, asked.name)

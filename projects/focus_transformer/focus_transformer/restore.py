@@ -1,15 +1,13 @@
-"""Read a model back: from the torch file of a release, or from a checkpoint."""
+"""Read a model back from the torch file of a release, and hold it against a checkpoint."""
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from focus_transformer.network import FocusTransformer
-from kfm_mlflow.authoring.export import FORMAT
-from kfm_mlflow.errors import DataError
+from kfm_mlflow.authoring.project import restore_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,21 +19,7 @@ def load_transformer(path: Path) -> FocusTransformer:
     Raises:
         DataError: The file is missing, is no such file, or its weights do not fit its config.
     """
-    try:
-        found = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-        is_ours = found.get("format") == FORMAT
-        model = FocusTransformer(**found["config"])
-        model.load_state_dict(found["state_dict"], strict=True)
-    except Exception as exc:
-        # Damaged bytes reach torch's unpickler, which raises whatever it meets.
-        raise DataError(
-            f"cannot be read ({' '.join(str(exc).split())[:200]})",
-            where=path.name,
-            remedy="give the model.pt of a release of this project",
-        ) from exc
-    if not is_ours:
-        raise DataError(f"is not of format {FORMAT}", where=path.name)
-    return model.eval()
+    return cast("FocusTransformer", restore_model(path, lambda config: FocusTransformer(**config)))
 
 
 def same_weights(model: FocusTransformer, state: dict[str, torch.Tensor]) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -14,8 +12,12 @@ from focus_transformer.logged import FOLDER
 from focus_transformer.prepared import Prepared, prepare
 from focus_transformer.restore import load_transformer, same_weights
 from kfm_mlflow import CurrentInputs, log_validation
+from kfm_mlflow.authoring.project import (
+    add_validation_options,
+    recorded_metadata,
+    require_recorded_data,
+)
 from kfm_mlflow.authoring.validation import Inspected
-from kfm_mlflow.canonical import load_json
 from kfm_mlflow.care.screen_measured import count_training_rows
 from kfm_mlflow.checkpoints.directory import verify_directory
 from kfm_mlflow.checkpoints.state import load_checkpoint
@@ -62,19 +64,9 @@ def _care(prepared: Prepared) -> dict[str, Any]:
 def main() -> None:
     """Make the sequences as recorded, measure, sign and log."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run-id", required=True)
-    parser.add_argument("--data", default="generated")
-    parser.add_argument("--key", type=Path, required=True)
-    parser.add_argument("--regions", default="packaged", help="packaged, or a regions file")
-    parser.add_argument(
-        "--post", default="no", help="models:/NAME/VERSION: send it to the registry, too"
-    )
+    add_validation_options(parser)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = mlflow.artifacts.download_artifacts(
-            f"runs:/{options.run_id}/release/model_metadata.json", dst_path=folder
-        )
-        metadata = load_json(Path(path))
+    metadata = recorded_metadata(options.run_id)
     split = metadata["hyperparameters"].get("split") or {}
     prepared = prepare(
         options.data,
@@ -83,12 +75,7 @@ def main() -> None:
         regions=options.regions,
     )
     whole, held = prepared.rows.whole, prepared.held.rows
-    if whole.digest not in {item["digest"] for item in metadata["data"]}:
-        raise DataError(
-            "is not the data that the release was made from",
-            where=prepared.rows.uri,
-            remedy="give the recorded data",
-        )
+    require_recorded_data(metadata, whole.digest, prepared.rows.uri)
     found = log_validation(
         options.run_id,
         evaluate=prepared.evaluate,
