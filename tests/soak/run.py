@@ -55,8 +55,13 @@ class Report:
 
 
 def _quiet(seed: int) -> Result:
-    logging.getLogger("kfm_mlflow.rollout").setLevel(logging.CRITICAL)
-    return run_schedule(seed)
+    log = logging.getLogger("kfm_mlflow.rollout")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        return run_schedule(seed)
+    finally:
+        log.setLevel(before)
 
 
 def soak(seeds: Sequence[int], *, processes: int, stop_at: str | None = None) -> Report:
