@@ -17,6 +17,7 @@ from kfm_mlflow.errors import PolicyError
 from kfm_mlflow.policy.access import AccessPolicy
 from kfm_mlflow.policy.drift import DriftPlan
 from kfm_mlflow.policy.exemptions import Exemption
+from kfm_mlflow.policy.fleet import FleetPolicy
 from kfm_mlflow.policy.levels import Level
 from kfm_mlflow.policy.rollout import RolloutPolicy
 from kfm_mlflow.policy.trust import TrustPolicy
@@ -316,6 +317,7 @@ class Policy(Written):
         regions_digest: Of that file when the policy was loaded; nobody writes it.
         access: Who may move versions and send statements; without it, nobody.
         exemptions: Findings that are passed over for a while.
+        fleet: How releases are rolled out over agents; None of families that have no fleet.
     """
 
     schema_version: Literal["1"]
@@ -330,6 +332,7 @@ class Policy(Written):
     access: AccessPolicy = AccessPolicy()
     exemptions: tuple[Exemption, ...] = ()
     rollout: RolloutPolicy
+    fleet: FleetPolicy | None = None
     _regions_path: Any = PrivateAttr(default=None)
 
     @model_validator(mode="after")

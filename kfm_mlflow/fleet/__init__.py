@@ -1,0 +1,1 @@
+"""The fleet: artifacts of several providers, one governed release, rolled out agent by agent."""
