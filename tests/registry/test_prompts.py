@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import mlflow
 import pytest
@@ -33,6 +34,10 @@ def greeting(genai, request):
     name = re.sub(r"\W+", "-", f"greeting-{request.node.name}")[:120]
     genai.register_prompt(name, "Hello {{name}}", tags={"language": "en"})
     genai.register_prompt(name, "Good morning {{name}}", commit_message="politer")
+    # MLflow tells the prompt of its experiment from threads that it does not wait for.
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt"):
+            thread.join()
     return name
 
 
