@@ -41,8 +41,10 @@ fuzz: $(STAMP) ## Feed broken input to every parser for a while (SECONDS=60)
 image: $(STAMP) ## Check exports in a fresh Debian with public tools (root)
 	@$(BIN)/python tests/image/second_image.py
 
-soak: $(STAMP) ## Drive random failures against the rollout controller (SIZE=small)
+soak: $(STAMP) ## Drive random failures against the rollout controller, and kill a real Ray head under it (SIZE=small: the first only)
 	@$(BIN)/python tests/soak/run.py --size $(if $(filter small,$(SIZE)),small,full)
+	@$(BIN)/python tests/soak/fleet.py --size $(if $(filter small,$(SIZE)),small,full)
+	@$(if $(filter small,$(SIZE)),,KFM_SOAK=1 $(BIN)/python -m pytest -q tests/serving/test_head_restart.py)
 
 lint: $(STAMP) ## Check style, types and layers
 	@$(BIN)/ruff check .

@@ -39,12 +39,18 @@ def test_the_public_names_are_these() -> None:
         "Contents",
         "CurrentInputs",
         "Dataset",
+        "ImportedUnit",
         "Inspected",
         "OpenedRelease",
+        "Parent",
+        "TensorFact",
         "is_rebuild",
+        "log_imported",
+        "log_imported_validation",
         "log_release",
         "log_validation",
         "measure_energy",
+        "text_field",
     ]
     assert all(callable(getattr(kfm_mlflow, name)) for name in kfm_mlflow.__all__)
 

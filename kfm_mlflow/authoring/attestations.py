@@ -18,6 +18,7 @@ from kfm_mlflow.trust.statement import build_slsa_statement, build_statement, si
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from kfm_mlflow.authoring.imported_spec import ImportedSpec
     from kfm_mlflow.authoring.spec import ReleaseSpec
     from kfm_mlflow.release.bundle import Bundle
     from kfm_mlflow.trust.keys import Signer
@@ -27,8 +28,8 @@ PROVENANCE_NAME = f"provenance{ENVELOPE_SUFFIX}"
 _SOFTWARE = ("kfm-mlflow", "mlflow", "torch")
 
 
-def provenance_of(spec: ReleaseSpec) -> Provenance:
-    """Return the training run of a release as SLSA provenance is made from.
+def provenance_of(spec: ReleaseSpec | ImportedSpec) -> Provenance:
+    """Return the run of a release as SLSA provenance is made from.
 
     Raises:
         InputError: It cannot be written, for example because a commit is none.
@@ -49,6 +50,7 @@ def provenance_of(spec: ReleaseSpec) -> Provenance:
         data=tuple(UsedData(d.name, d.sha256, d.uri, d.role) for d in spec.datasets),
         invocation_id=run.run_id,
         settings=dict(spec.hyperparameters),
+        kind=run.kind,
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in _SOFTWARE},

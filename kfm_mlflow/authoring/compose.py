@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kfm_mlflow.authoring.evidence_files import (
-    drift_baseline,
+from kfm_mlflow.authoring.described import (
+    ReleaseFiles,
     model_metadata,
-    model_summary,
-    telemetry,
+    release_fact,
+    tensor_entries,
+    write_documents,
+    write_screening,
 )
+from kfm_mlflow.authoring.evidence_files import drift_baseline, model_summary, telemetry
 from kfm_mlflow.authoring.export import (
     INPUT_NAME,
     MAX_RELATIVE_DIFFERENCE,
@@ -29,20 +32,12 @@ from kfm_mlflow.authoring.export import (
     save_state,
 )
 from kfm_mlflow.authoring.spec import REPLACEABLE
-from kfm_mlflow.canonical import canonical_bytes, write_bytes, write_json
+from kfm_mlflow.canonical import write_bytes, write_json
 from kfm_mlflow.care.modes import MODES, mode_resolution
-from kfm_mlflow.care.regions import load_regions
-from kfm_mlflow.care.screen import OutputGrid, screen_release
 from kfm_mlflow.errors import EvidenceError
-from kfm_mlflow.metadata.card import build_card
-from kfm_mlflow.metadata.facts import FileFact, ReleaseFact, TensorFact, read_file_fact
+from kfm_mlflow.metadata.facts import TensorFact
 from kfm_mlflow.metadata.packages import resolved_packages
-from kfm_mlflow.metadata.prov import build_prov, prov_views
-from kfm_mlflow.metadata.sbom import build_sbom
-from kfm_mlflow.metadata.stac import build_item
 from kfm_mlflow.monitor.attribution import integrated_gradients_summary
-from kfm_mlflow.release.manifest import Manifest, build_manifest
-from kfm_mlflow.release.texts import is_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +46,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kfm_mlflow.authoring.spec import ReleaseSpec
+    from kfm_mlflow.metadata.facts import ReleaseFact
+    from kfm_mlflow.release.manifest import Manifest
 
 _XAI_ROWS = 32
 # What inference needs; recorded with the versions that are installed.
@@ -140,7 +137,7 @@ def _write_evidence(
             spec.model, spec.inputs[:_XAI_ROWS], seed=spec.run.seed, baseline=spec.baseline
         ),
     )
-    written("telemetry/training.json", lambda: telemetry(spec))
+    written("telemetry/training.json", lambda: telemetry(spec, spec.energy))
     written("drift/baseline.json", lambda: drift_baseline(spec.inputs, outputs))
     write_json(root / "model_summary.json", model_summary(spec, difference))
     for path, value in sorted(given.items()):
@@ -177,35 +174,6 @@ def care_block(spec: ReleaseSpec) -> dict[str, Any]:
     return block
 
 
-def _texts(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    named = {path.relative_to(root).as_posix(): path for path in files}
-    return {name: path.read_text(encoding="utf-8") for name, path in named.items() if is_text(name)}
-
-
-class _Facts:
-    """The files of a release that is being written; each is read once, when it first appears."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._known: dict[str, FileFact] = {}
-
-    def of(self, path: str) -> FileFact:
-        """Return the fact of one file."""
-        if path not in self._known:
-            self._known[path] = read_file_fact(self._root, path)
-        return self._known[path]
-
-    def all(self) -> tuple[FileFact, ...]:
-        """Return the facts of all files that exist by now, sorted by path."""
-        found = (p.relative_to(self._root).as_posix() for p in self._root.rglob("*") if p.is_file())
-        return tuple(self.of(path) for path in sorted(found))
-
-    def manifest(self) -> Manifest:
-        """Return the manifest of what was written."""
-        return build_manifest(self._root, written={f.path: f.sha256 for f in self.all()})
-
-
 def _release_fact(
     spec: ReleaseSpec,
     tensors: tuple[TensorFact, TensorFact],
@@ -215,23 +183,14 @@ def _release_fact(
 ) -> ReleaseFact:
     import torch
 
-    return ReleaseFact(
-        model_name=spec.name,
-        release_version=spec.version,
-        family=spec.family,
-        task=spec.task,
-        released_at=spec.released_at,
-        license=spec.license,
-        description=spec.description or f"{spec.name} {spec.version}",
+    return release_fact(
+        spec,
         architecture=type(spec.model).__name__,
         framework="PyTorch",
         framework_version=torch.__version__,
-        hyperparameters=dict(spec.hyperparameters) or {"seed": spec.run.seed},
-        metrics=dict(spec.metrics),
         parameter_count=sum(p.numel() for p in spec.model.parameters()),
         inputs=tensors[:1],
         outputs=tensors[1:],
-        bbox=spec.bbox,
         care=care,
         energy_wh=spec.energy.energy_wh,
         carbon_gco2e=spec.energy.carbon_gco2e,
@@ -239,7 +198,6 @@ def _release_fact(
         explainability={
             key: xai[key] for key in ("method", "library", "sample_count", "seed") if key in xai
         },
-        predecessor=spec.predecessor,
         weights_path=spec.contents.model_file,
         domains=spec.contents.domains,
         fusion_dimension=spec.contents.fusion_dimension,
@@ -262,42 +220,24 @@ def compose_release(spec: ReleaseSpec, root: Path, *, regions: Path | None = Non
         EvidenceError: The model cannot be exported, or its two forms disagree.
         InputError: Something in the specification is wrong.
     """
+    import torch
+
     outputs = _answers(spec)
     difference = _write_model(spec, root, outputs)
     if not spec.metrics:
         # Card, summary and STAC item must name a number; this one was measured here.
         spec = replace(spec, metrics={"onnx_max_relative_difference": difference})
     xai = _write_evidence(spec, root, outputs, difference)
-    facts, tensors = _Facts(root), _tensors(spec, outputs)
-    described = {
-        key: [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)}]
-        for key, t in zip(("inputs", "outputs"), tensors, strict=True)
-    }
-    write_json(
-        root / "model_metadata.json",
-        model_metadata(spec, facts.of(spec.contents.model_file).sha256, described),
+    files, tensors = ReleaseFiles(root), _tensors(spec, outputs)
+    metadata = model_metadata(
+        spec,
+        files.of(spec.contents.model_file),
+        {"inputs": tensor_entries(tensors[:1]), "outputs": tensor_entries(tensors[1:])},
+        architecture=type(spec.model).__name__,
+        framework={"name": "pytorch", "version": torch.__version__},
     )
+    write_json(root / "model_metadata.json", metadata)
     care = care_block(spec)
-    screening = screen_release(
-        care,
-        outputs=OutputGrid.from_mapping(care.get("output_grid")),
-        texts=_texts(root),
-        regions=load_regions(regions),
-        now=spec.released_at,
-    )
-    write_json(root / "care.json", screening.to_dict())
-    fact = _release_fact(spec, tensors, care, xai, str(screening.status))
-    item_path = spec.contents.item_path
-    card = build_card(fact, facts.all(), spec.datasets, spec.run, item_path=item_path)
-    write_json(root / "model-card.json", card)
-    prov = canonical_bytes(build_prov(fact, facts.all(), spec.datasets, spec.run, spec.agents))
-    write_bytes(root / "provenance" / "provenance.json", prov)
-    views = prov_views(prov)
-    write_bytes(root / "provenance" / "provenance.provn", views["provn"].encode())
-    write_bytes(root / "provenance" / "provenance.ttl", views["ttl"].encode())
-    later = ("sbom.spdx.json", item_path)
-    sbom = build_sbom(fact, facts.all(), spec.datasets, resolved_packages(None), excluded=later)
-    write_bytes(root / "sbom.spdx.json", sbom)
-    item = build_item(fact, facts.all(), spec.datasets, spec.run, item_path=item_path)
-    write_json(root / item_path, item)
-    return facts.manifest()
+    status = write_screening(root, care, spec, regions)
+    fact = _release_fact(spec, tensors, care, xai, status)
+    return write_documents(root, files, fact, spec, item_path=spec.contents.item_path)

@@ -14,7 +14,9 @@ from kfm_mlflow.monitor.statistics import response_statistics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kfm_mlflow.authoring.imported_spec import ImportedSpec
     from kfm_mlflow.authoring.spec import ReleaseSpec
+    from kfm_mlflow.monitor.energy import EnergyReport
 
 # Answers outside this band are rare for the release itself and counted when it serves.
 LOW_QUANTILE, HIGH_QUANTILE = 0.005, 0.995
@@ -93,54 +95,11 @@ def model_summary(spec: ReleaseSpec, onnx_relative_difference: float) -> dict[st
     }
 
 
-def model_metadata(
-    spec: ReleaseSpec, weights_digest: str, tensors: dict[str, Any]
-) -> dict[str, Any]:
-    """Describe identity, code, data and weights of a release."""
-    import torch
-
-    return {
-        "schema_version": "1",
-        "model_name": spec.name,
-        "release_version": spec.version,
-        "family": spec.family,
-        "task": spec.task,
-        "architecture": type(spec.model).__name__,
-        "framework": {"name": "pytorch", "version": torch.__version__},
-        "hyperparameters": dict(spec.hyperparameters),
-        "seed": spec.run.seed,
-        **tensors,
-        "data": [
-            {
-                "name": dataset.name,
-                "role": dataset.role,
-                "uri": dataset.uri,
-                "digest": dataset.sha256,
-                "license": dataset.license,
-                "selection": dataset.selection,
-            }
-            for dataset in spec.datasets
-        ],
-        "code": {
-            "git_commit": spec.run.git_commit,
-            "git_url": spec.run.git_url,
-            "entry_point": spec.run.entry_point,
-        },
-        "run_id": spec.run.run_id,
-        "created_at": spec.released_at.isoformat().replace("+00:00", "Z"),
-        "weights": {
-            "path": spec.contents.model_file,
-            "digest": weights_digest,
-            "multihash": f"1220{weights_digest.removeprefix('sha256:')}",
-        },
-    }
-
-
-def telemetry(spec: ReleaseSpec) -> dict[str, Any]:
-    """Describe energy, carbon and duration of the training run."""
+def telemetry(spec: ReleaseSpec | ImportedSpec, energy: EnergyReport) -> dict[str, Any]:
+    """Describe energy, carbon and duration of the run that made a model."""
     duration_s = (spec.run.ended_at - spec.run.started_at).total_seconds()
     return {
-        **spec.energy.to_dict(),
+        **energy.to_dict(),
         "metrics": dict(spec.metrics),
         "otel": {"trace_id": None, "span_name": "train", "latency_ms": duration_s * 1000},
     }

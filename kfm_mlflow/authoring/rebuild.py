@@ -136,6 +136,7 @@ def read_record(bundle: Bundle, trusted: Sequence[TrustedKey], now: datetime) ->
 def _require_whole(provenance: Provenance) -> None:
     """Refuse a provenance from which nobody could run again."""
     asked = {
+        "a model that others made": provenance.kind == "importing",
         "no commit": provenance.git_commit is None,
         "a changed working copy, which nobody has": provenance.git_tree == "dirty",
         "no clean working copy": provenance.git_tree is None,

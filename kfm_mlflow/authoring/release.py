@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kfm_mlflow.authoring.attestations import provenance_of, write_attestations
 from kfm_mlflow.authoring.compose import compose_release
 from kfm_mlflow.authoring.lock import MLPROJECT
+from kfm_mlflow.authoring.logged import LoggedRelease, log_composed, release_agents, require_run
 from kfm_mlflow.authoring.replay import hand_over, load_replay
 from kfm_mlflow.authoring.source import SourceState, read_source
 from kfm_mlflow.authoring.spec import DEFAULT_LICENSE, Contents, ReleaseSpec
@@ -23,11 +23,8 @@ from kfm_mlflow.authoring.training_run import PROJECT_TAG, placeless, run_fact
 from kfm_mlflow.canonical import digest_bytes
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.metadata.extent import wgs84_bbox
-from kfm_mlflow.metadata.facts import AgentFact, DatasetFact
-from kfm_mlflow.release.bundle import bundle_at, evidence_uri
+from kfm_mlflow.metadata.facts import DatasetFact
 from kfm_mlflow.trust.keys import load_private_key
-from kfm_mlflow.trust.signing import sign_release
-from kfm_mlflow.trust.statement import Binding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
     from kfm_mlflow.monitor.attribution import Baseline
     from kfm_mlflow.monitor.energy import EnergyMeasurement, EnergyReport
 
-ARTIFACT_PATH = "release"
 MIN_NDIM = 2
 
 
@@ -93,23 +89,6 @@ class Dataset:
         )
 
 
-@dataclass(frozen=True)
-class LoggedRelease:
-    """Where a release was logged.
-
-    Attributes:
-        release_id: ``sha256:<hex>`` of its manifest.
-        run_id: The MLflow run.
-        model_uri: What to give to ``mlflow.register_model``.
-        evidence_uri: Where signature and attestations lie.
-    """
-
-    release_id: str
-    run_id: str
-    model_uri: str
-    evidence_uri: str
-
-
 @dataclass
 class Measurement:
     """Energy, carbon and duration of what runs inside :func:`measure_energy`."""
@@ -147,7 +126,7 @@ def measure_energy() -> Iterator[Measurement]:
         found.finish()
 
 
-def _source(run: Any, folder: Path | None) -> SourceState | None:
+def run_source(run: Any, folder: Path | None) -> SourceState | None:
     """Return the checkout of what runs: the project of ``mlflow run``, else the script's."""
     here = Path.cwd()
     if folder is None and PROJECT_TAG in run.data.tags and (here / MLPROJECT).is_file():
@@ -243,28 +222,19 @@ def log_release(
         InputError: There is no active run, or an argument is wrong; nothing is logged.
         EvidenceError: The model cannot be exported, or torch and ONNX disagree.
     """
-    import mlflow
-
-    active = mlflow.active_run()
-    if active is None:
-        raise InputError(
-            "there is no active MLflow run",
-            where="log_release",
-            remedy="call it inside mlflow.start_run()",
-        )
+    run = require_run("log_release")
     rows = _inputs(inputs)
     replay = load_replay(os.environ)
     key_path = Path(signing_key)
     trainer = replay.trainer if replay else load_private_key(key_path).public_key.key_id
-    run = mlflow.tracking.MlflowClient().get_run(active.info.run_id)
     extent = wgs84_bbox(*bbox)
-    run_id = replay.run_id if replay else active.info.run_id
+    run_id = replay.run_id if replay else run.info.run_id
     given = tuple(datasets) or tuple(
         Dataset(role, "inputs", f"run:{run_id}/inputs", digest_bytes(rows.tobytes()))
         for role in ("training", "validation")
     )
     report = energy.finish()
-    state = _source(run, source)
+    state = run_source(run, source)
     spec = ReleaseSpec(
         model=model,
         inputs=rows,
@@ -275,16 +245,7 @@ def log_release(
         bbox=extent,
         datasets=tuple(dataset.fact() for dataset in given),
         run=run_fact(run, state, (energy.started_at, energy.ended_at), seed, replay),
-        agents=(
-            AgentFact("organization", responsible, "organization"),
-            AgentFact(
-                "trainer",
-                trainer,
-                "software",
-                on_behalf_of="organization",
-                signs=True,
-            ),
-        ),
+        agents=release_agents(responsible, trainer),
         energy=replay.energy if replay else report,
         released_at=replay.released_at if replay else datetime.now(UTC),
         hyperparameters={"seed": seed, **(hyperparameters or {})},
@@ -301,27 +262,10 @@ def log_release(
     )
     if replay:
         hand_over(spec, replay, regions)
-    provenance = provenance_of(spec)
-    with tempfile.TemporaryDirectory(prefix="kfm-release-") as folder:
-        bundle = bundle_at(Path(folder) / ARTIFACT_PATH)
-        manifest = compose_release(spec, bundle.release_dir, regions=regions)
-        bundle.evidence_dir.mkdir()
-        sign_release(
-            bundle.release_dir,
-            bundle.signature_path,
-            Path(signing_key),
-            digests=manifest.digests,
-        )
-        write_attestations(
-            bundle,
-            Binding(name, version, manifest.release_id),
-            provenance,
-            load_private_key(key_path),
-            datetime.now(UTC),
-            item_path=spec.contents.item_path,
-        )
-        mlflow.log_artifacts(str(bundle.release_dir), ARTIFACT_PATH)
-        mlflow.log_artifacts(str(bundle.evidence_dir), evidence_uri(ARTIFACT_PATH))
-        mlflow.set_tags({"kfm.release_id": manifest.release_id, "kfm.release_version": version})
-    uri = f"runs:/{run.info.run_id}/{ARTIFACT_PATH}"
-    return LoggedRelease(manifest.release_id, run.info.run_id, uri, evidence_uri(uri))
+    return log_composed(
+        spec,
+        partial(compose_release, spec, regions=regions),
+        run_id=run.info.run_id,
+        signing_key=key_path,
+        item_path=spec.contents.item_path,
+    )

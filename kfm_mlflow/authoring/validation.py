@@ -8,7 +8,6 @@ found with its own key. Gates believe this, never the trainer's numbers.
 from __future__ import annotations
 
 import hashlib
-import math
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,13 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kfm_mlflow.authoring.export import INPUT_NAME, OUTPUT_NAME
-from kfm_mlflow.canonical import canonical_bytes, load_json, write_bytes, write_json
-from kfm_mlflow.errors import EvidenceError, StorageError
+from kfm_mlflow.authoring.validated import (
+    VALID_DAYS,
+    LoggedValidation,
+    build_document,
+    fetch_release,
+    finite_or_text,
+    log_document,
+    log_files,
+)
+from kfm_mlflow.canonical import canonical_bytes, load_json
+from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.policy.drift import DriftPlan
-from kfm_mlflow.release.bundle import ENVELOPE_SUFFIX, EVIDENCE_SUFFIX
-from kfm_mlflow.release.manifest import build_manifest
 from kfm_mlflow.trust.keys import load_private_key
-from kfm_mlflow.trust.statement import Binding, build_statement, sign_statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +41,6 @@ if TYPE_CHECKING:
 
     Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
-VALID_DAYS = 90.0
 _XAI_ROWS = 16
 """Rows explained again: enough to see that an explanation is another, in well under a second."""
 _NOT_EXPLAINED = "nobody gave a way to load the released torch model"
@@ -57,21 +61,6 @@ class CurrentInputs:
     blocks: NDArray[np.int64] | None = None
     plan: DriftPlan = field(default_factory=DriftPlan)
     has_report: bool = True
-
-
-@dataclass(frozen=True)
-class LoggedValidation:
-    """What was measured and where the attestation lies, relative to the run's artifacts.
-
-    Attributes:
-        envelope: The signed statement itself, as a registry takes it for a version that it has.
-    """
-
-    release_id: str
-    metrics: dict[str, float]
-    is_deterministic: bool
-    artifact_path: str
-    envelope: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -125,13 +114,6 @@ def load_predict(release_dir: Path) -> Predict:
     return predict
 
 
-def _finite_or_text(value: float) -> float | str:
-    # JSON has no NaN; gates read these words and refuse them.
-    if math.isfinite(value):
-        return float(value)
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
 def explain_again(
     release_dir: Path, model: torch.nn.Module | None, inputs: NDArray[np.float32]
 ) -> dict[str, Any]:
@@ -165,8 +147,8 @@ def explain_again(
     )
     return {
         "measured": True,
-        "convergence_delta": _finite_or_text(found["convergence_delta"]),
-        "min_correlation": _finite_or_text(found["stability"]["min_correlation"]),
+        "convergence_delta": finite_or_text(found["convergence_delta"]),
+        "min_correlation": finite_or_text(found["stability"]["min_correlation"]),
         "sample_count": found["sample_count"],
         "seed": seed,
         "seed_count": found["stability"]["seed_count"],
@@ -209,18 +191,19 @@ def measure(
     found = None if inspect is None else inspect(OpenedRelease(release_dir, predict, model))
     metrics = {**evaluate(predict), **(found.metrics if found else {})}
     xai = found.xai if found else None
-    document = {
-        "schema_version": "1",
-        "release_id": build_manifest(release_dir).release_id,
-        "metrics": {name: _finite_or_text(value) for name, value in sorted(metrics.items())},
-        "determinism": {"identical": first == second, "digest": f"sha256:{first}"},
-        "xai": explain_again(release_dir, model, inputs) if xai is None else xai,
-        "validator": validator,
-        "data": data,
-        "at": now.isoformat().replace("+00:00", "Z"),
-        **({} if care is None else {"care": care}),
-        **({} if drift is None else {"drift": drift.to_dict()}),
-    }
+    document = build_document(
+        release_dir,
+        metrics=metrics,
+        answers=(f"sha256:{first}", f"sha256:{second}"),
+        data=data,
+        validator=validator,
+        now=now,
+        parts={
+            "xai": explain_again(release_dir, model, inputs) if xai is None else xai,
+            **({} if care is None else {"care": care}),
+            **({} if drift is None else {"drift": drift.to_dict()}),
+        },
+    )
     if found is None or not found.points:
         return document
     return {**document, "points": _answered(document, found.points)}
@@ -309,22 +292,10 @@ def log_validation(
         StorageError: The release cannot be downloaded.
         EvidenceError: It does not say what it is.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     now = datetime.now(UTC)
     signer = load_private_key(validator_key)
     with tempfile.TemporaryDirectory(prefix="kfm-validate-") as folder:
-        try:
-            path = mlflow.artifacts.download_artifacts(
-                f"runs:/{run_id}/{artifact_path}", dst_path=folder
-            )
-        except (MlflowException, OSError) as exc:
-            raise StorageError(
-                f"cannot be downloaded ({exc})", where=f"runs:/{run_id}/{artifact_path}"
-            ) from exc
-        release_dir = Path(path)
-        metadata = load_json(release_dir / "model_metadata.json")
+        release_dir = fetch_release(run_id, artifact_path, Path(folder))
         model = None if load_model is None else load_model(release_dir)
         drift, files = (None, {}) if current is None else check_drift(release_dir, current, now)
         document = measure(
@@ -339,31 +310,13 @@ def log_validation(
             model=model,
             inspect=inspect,
         )
-        try:
-            binding = Binding(
-                metadata["model_name"], metadata["release_version"], document["release_id"]
-            )
-        except (KeyError, TypeError) as exc:
-            raise EvidenceError(f"lacks {exc}", where="model_metadata.json") from exc
-        statement = build_statement(
-            "validation", binding, document, now, now + timedelta(days=valid_days)
+        logged = log_document(
+            document,
+            load_json(release_dir / "model_metadata.json"),
+            signer=signer,
+            run_id=run_id,
+            artifact_path=artifact_path,
+            valid_until=now + timedelta(days=valid_days),
         )
-        evidence = Path(folder) / "evidence"
-        write_json(evidence / "deployment_validation.json", document)
-        name = f"validation-{signer.public_key.key_id[:12]}{ENVELOPE_SUFFIX}"
-        envelope = sign_statement(statement, signer)
-        write_bytes(evidence / name, envelope)
-        target = artifact_path + EVIDENCE_SUFFIX
-        client = mlflow.tracking.MlflowClient()
-        client.log_artifacts(run_id, str(evidence), target)
-        for file_name, content in files.items():
-            write_bytes(Path(folder) / "drift" / file_name, content)
-            client.log_artifact(run_id, str(Path(folder) / "drift" / file_name), "drift")
-    values = {k: float(v) for k, v in document["metrics"].items()}
-    return LoggedValidation(
-        document["release_id"],
-        values,
-        document["determinism"]["identical"],
-        f"{target}/{name}",
-        envelope,
-    )
+    log_files(run_id, "drift", files)
+    return logged

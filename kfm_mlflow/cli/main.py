@@ -6,11 +6,11 @@ Exit codes: 0 done or passed, 1 refused or found wrong, 2 bad usage or input.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
+from kfm_mlflow.cli.lazy import LazyGroup
 from kfm_mlflow.errors import InputError, KfmError
 
 _COMMANDS = {
@@ -40,31 +40,13 @@ _COMMANDS = {
     "ledger": ("kfm_mlflow.cli.ledger", "ledger", "Show and verify the ledger."),
     "rollout": ("kfm_mlflow.cli.rollout", "rollout", "Serve a model and run its rollouts."),
     "rollback": ("kfm_mlflow.cli.rollback", "rollback", "Put a former Production version back."),
+    "fleet": ("kfm_mlflow.cli.fleet", "fleet", "From providers' artifacts to agents of a fleet."),
 }
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a command when it is asked for, so that ``kfm --help`` is quick."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
-        if cmd_name not in _COMMANDS:
-            return None
-        module, attribute, _ = _COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="kfm-mlflow")
 def cli() -> None:
     """Governed model releases for MLflow."""

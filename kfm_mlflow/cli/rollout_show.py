@@ -19,12 +19,13 @@ from kfm_mlflow.rollout.state import RESTING, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from enum import StrEnum
 
     from kfm_mlflow.rollout.inputs import Levels
     from kfm_mlflow.rollout.ports import Clock
 
 _SERVER = click.option("--server", envvar="MLFLOW_TRACKING_URI", help="URL of the MLflow server.")
-_ON_THE_WAY = {Phase.SOAKING: {Phase.SOAKING, Phase.SUCCEEDED}}
+_ON_THE_WAY = {str(Phase.SOAKING): {str(Phase.SOAKING), str(Phase.SUCCEEDED)}}
 """Phases that stand for one that is asked for: what has succeeded was watched before."""
 REACHED, ROLLED_BACK, FAILED = 0, 1, 2
 """Exit codes of a watch that waits for a phase."""
@@ -57,7 +58,7 @@ def status(model: str, *, server: str | None, as_json: bool) -> None:
     if journal is None:
         click.echo("no controller has served this model yet")
         return
-    for label, text in _lines(journal):
+    for label, text in told_lines(journal):
         click.echo(f"{label:<10} {text}")
 
 
@@ -99,7 +100,7 @@ def follow(
     model: str,
     clock: Clock,
     *,
-    until: Phase | None,
+    until: StrEnum | None,
     timeout_s: float | None,
     interval_s: float,
     say: Callable[[str], None],
@@ -142,7 +143,7 @@ class _Seen:
     code: int | None = None
 
 
-def _look(registry: RemoteRegistry, model: str, until: Phase | None) -> _Seen:
+def _look(registry: RemoteRegistry, model: str, until: StrEnum | None) -> _Seen:
     try:
         journal = registry.load_journal(model)
         levels = registry.levels(model)
@@ -158,9 +159,9 @@ def _look(registry: RemoteRegistry, model: str, until: Phase | None) -> _Seen:
     return _Seen(_line(journal), key, None if until is None else _ended(journal["phase"], until))
 
 
-def _ended(phase: str, until: Phase) -> int | None:
+def _ended(phase: str, until: StrEnum) -> int | None:
     """Return the exit code when there is nothing left to wait for."""
-    if phase in _ON_THE_WAY.get(until, {until}):
+    if phase in _ON_THE_WAY.get(str(until), {str(until)}):
         return REACHED
     return {str(Phase.ROLLED_BACK): ROLLED_BACK, str(Phase.ROLLBACK_FAILED): FAILED}.get(phase)
 
@@ -193,7 +194,8 @@ def _coming(told: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _lines(journal: Mapping[str, Any]) -> list[tuple[str, str]]:
+def told_lines(journal: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (label, text) of what a journal tells, without what is empty."""
     told = journal.get(NARRATIVE_KEY)
     if told is None:
         return [(journal["phase"], f"since {journal['entered_at']}: {journal['reason'] or '-'}")]

@@ -60,9 +60,10 @@ def integrity(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
 def completeness(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
     """Ask whether every required file is there, valid, and nothing executable is among them."""
     settings = policy.gates.completeness
+    asked = settings.files_of(split_key(move.model_name)[1]) if settings else None
     paths = set(evidence.manifest.digests) if evidence.manifest else set()
     findings: list[Finding] = []
-    for wanted in settings.required if settings else ():
+    for wanted in asked.required if asked else ():
         present = (
             any(p.startswith(wanted) for p in paths) if wanted.endswith("/") else wanted in paths
         )
@@ -107,7 +108,7 @@ def completeness(evidence: Evidence, policy: Policy, move: Move) -> list[Finding
         )
         for sentence in evidence.content.problems.get("formats", ())
     ]
-    for path, schema in (settings.schemas if settings else {}).items():
+    for path, schema in (asked.schemas if asked else {}).items():
         findings += [
             Finding("DOCUMENT_INVALID", Verdict.FAIL, f"{path} invalid", f"{path}: {sentence}")
             for sentence in evidence.content.schema_problems(path, schema)

@@ -61,7 +61,8 @@ def terms_digest(policy: Policy) -> str:
     gate = policy.gates.checkpoints
     return digest_json(
         {
-            "council": policy.trust.council.model_dump(mode="json"),
+            # What a level asks for says nothing of checkpoints, which have none.
+            "council": policy.trust.council.model_dump(mode="json", exclude={"approvals"}),
             "limits": None if gate is None else gate.model_dump(mode="json"),
         }
     )

@@ -47,6 +47,7 @@ def council_of(policy: Policy) -> Council:
         threshold=settings.threshold,
         required_roles=settings.required_roles,
         veto_roles=settings.veto_roles,
+        approvals=settings.approvals.model_dump(),
     )
 
 
@@ -131,13 +132,24 @@ def votes(evidence: Evidence, policy: Policy, move: Move) -> list[Finding]:
                 **common,
             )
         ]
+    if counted.reason == "insufficient_bft_fleet_size":
+        return [
+            Finding(
+                "COUNCIL_TOO_SMALL",
+                Verdict.INCONCLUSIVE,
+                "council too small: escalate",
+                f"{counted.reason}: {remarks}",
+                remedy="ask a higher body; it names at least four members in trust.council.members",
+                **common,
+            )
+        ]
     missing = "".join(f"; no approval of {role}" for role in counted.missing_roles)
     return [
         Finding(
             "QUORUM_PENDING",
             Verdict.INCONCLUSIVE,
             short,
-            f"{scheme}{missing} {remarks}".strip(),
+            f"{counted.reason}: {scheme}{missing} {remarks}".strip(),
             remedy=f"kfm vote models:/{move.model_name}/{move.version} --to {move.to_level} "
             "--key KEY --approve",
             **common,

@@ -132,7 +132,7 @@ def build_card(
 
     splits: dict[str, list[str]] = {"training": [], "validation": []}
     for dataset in sorted_datasets(datasets):
-        splits[dataset.role].append(dataset.sha256)
+        splits.setdefault(dataset.role, []).append(dataset.sha256)
     card = {
         "schema_version": "1",
         "identity": _identity(release),

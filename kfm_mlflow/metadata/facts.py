@@ -29,6 +29,7 @@ __all__ = [
     "AgentFact",
     "Bbox",
     "DatasetFact",
+    "DatasetRole",
     "FileFact",
     "PackageFact",
     "ReleaseFact",
@@ -63,6 +64,7 @@ def utc_text(instant: datetime) -> str:
     return utc_instant(instant, where="instant").isoformat().replace("+00:00", "Z")
 
 
+DatasetRole = Literal["training", "validation", "parent"]
 MODEL_SUFFIXES = (".pt", ".pth", ".onnx", ".bin", ".safetensors", ".data")
 """Endings of files that hold weights, or a part of them."""
 
@@ -132,24 +134,27 @@ class DatasetFact:
         uri: Where it is or what it is called.
         sha256: ``sha256:<hex>`` of what was read.
         license: SPDX expression, or ``other``.
-        role: What it was used for.
+        role: What it was used for; a ``parent`` is a model that others made, of which this one is
+            made.
         bbox: Extent; None when it has none or may not be told.
         start_at: First instant of the data.
         end_at: Last instant of the data.
         variables: Names of the variables that were read.
         selection: Which part of the data set, in words; empty for the whole.
+        folders: Of a parent: folders of the release, ending in ``/``, whose files are made from it.
     """
 
     name: str
     uri: str
     sha256: str
     license: str
-    role: Literal["training", "validation"]
+    role: DatasetRole
     bbox: Bbox | None = None
     start_at: datetime | None = None
     end_at: datetime | None = None
     variables: tuple[str, ...] = ()
     selection: str = ""
+    folders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check name, digest, extent and instants."""
@@ -187,7 +192,7 @@ class AgentFact:
 
 @dataclass(frozen=True)
 class RunFact:
-    """The training run.
+    """The run that made the weights, or fetched them.
 
     Attributes:
         run_id: Identifier of the run (MLflow's); None outside of one.
@@ -199,6 +204,7 @@ class RunFact:
         parameters: Parameters of the entry point.
         seed: The one seed from which all randomness followed.
         environment_lock_sha256: Digest of the list of installed packages; None when unknown.
+        kind: Whether it trained, or took what others had made.
     """
 
     run_id: str | None
@@ -210,6 +216,7 @@ class RunFact:
     parameters: Mapping[str, str]
     seed: int
     environment_lock_sha256: str | None = None
+    kind: Literal["training", "importing"] = "training"
 
     def __post_init__(self) -> None:
         """Check instants and digest."""
@@ -275,8 +282,8 @@ class ReleaseFact:
         outputs: Outputs of the model, in order.
         bbox: Where the model applies.
         care: The CARE block: masking, scope, notes, authority, labels, h3_max_resolution.
-        energy_wh: Energy of the training run, in Wh.
-        carbon_gco2e: Emission of the training run, in gCO2e.
+        energy_wh: Energy of the training run, in Wh; None when nobody measured it.
+        carbon_gco2e: Emission of the training run, in gCO2e; None when nobody measured it.
         geometry: GeoJSON of where the model applies; None takes the bbox.
         weights_path: The file that holds the trained parameters.
         screening_status: Outcome of the CARE screening; a tool never says "approved".
@@ -288,6 +295,7 @@ class ReleaseFact:
         forbidden_uses: Inferences that the model must not be used for.
         limitations: Known weaknesses.
         predecessor: Release version that this one revises; None for a first release.
+        imported: Paths of files that others made, of which ``weights_path`` is the index.
     """
 
     model_name: str
@@ -307,8 +315,8 @@ class ReleaseFact:
     outputs: tuple[TensorFact, ...]
     bbox: Bbox
     care: Mapping[str, Any]
-    energy_wh: float
-    carbon_gco2e: float
+    energy_wh: float | None
+    carbon_gco2e: float | None
     geometry: Mapping[str, Any] | None = None
     weights_path: str = "model.pt"
     screening_status: str = "needs-authority"
@@ -320,6 +328,7 @@ class ReleaseFact:
     forbidden_uses: tuple[str, ...] = ()
     limitations: tuple[str, ...] = ()
     predecessor: str | None = None
+    imported: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check name, versions, extent and instant."""

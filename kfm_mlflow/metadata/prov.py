@@ -49,11 +49,13 @@ def build_prov(
 
     Training used the training data under the code as plan and generated the weights; composing
     used the weights and the validation data and generated the release and its other files.
+    Files that others made came in by the run: it used their parents and generated them, each
+    derived from the parents of its folder, and the weights, which are their index, from them.
 
     Args:
         release: What the release says about itself.
         files: Every file that exists by now; those under ``provenance/`` are left out.
-        datasets: What was trained and validated on.
+        datasets: What was trained and validated on, and what it is made of.
         run: The training run.
         agents: Who trained and who signs; software carries out the activities.
 
@@ -82,7 +84,13 @@ def build_prov(
     document.wasGeneratedBy(whole, composing, release.released_at)
     document.wasDerivedFrom(whole, weights, composing)
     document.hadMember(whole, weights)
+    parents = []
     for fact, entity in zip(ordered, data, strict=True):
+        if fact.role == "parent":
+            parents.append((fact.folders, entity))
+            document.used(training, entity)
+            document.wasDerivedFrom(whole, entity)
+            continue
         activity, made = (training, weights) if fact.role == "training" else (composing, whole)
         document.used(activity, entity)
         document.wasDerivedFrom(made, entity, activity)
@@ -90,7 +98,14 @@ def build_prov(
         # A document cannot hold the digest of itself or of views made from it.
         if other.path != release.weights_path and not other.path.startswith("provenance/"):
             entity = lineage.file(other, "File")
-            document.wasGeneratedBy(entity, composing)
+            if other.path in release.imported:
+                document.wasGeneratedBy(entity, training)
+                document.wasDerivedFrom(weights, entity, training)
+                for folders, parent in parents:
+                    if other.path.startswith(folders):
+                        document.wasDerivedFrom(entity, parent, training)
+            else:
+                document.wasGeneratedBy(entity, composing)
             document.hadMember(whole, entity)
     if release.predecessor is not None:
         before = lineage.whole(release.predecessor, ())

@@ -60,7 +60,7 @@ class Lineage:
         return name
 
     def activities(self) -> tuple[Any, Any]:
-        """Add training and composing, and return both.
+        """Add training (or importing) and composing, and return both.
 
         Raises:
             InputError: The release came before the run ended.
@@ -71,14 +71,14 @@ class Lineage:
             raise InputError("released_at is before the run ended", where="release.released_at")
         parameters = {f"kfm:parameter-{_local(k)}": v for k, v in sorted(run.parameters.items())}
         described = {
-            "prov:type": self.kfm["Training"],
+            "prov:type": self.kfm[run.kind.capitalize()],
             "prov:label": run.entry_point,
             "kfm:seed": run.seed,
             **({"kfm:run_id": run.run_id} if run.run_id else {}),
             **parameters,
         }
         training = self.document.activity(
-            self.name("run", f"training-{run.run_id or key}"),
+            self.name("run", f"{run.kind}-{run.run_id or key}"),
             run.started_at,
             run.ended_at,
             described,

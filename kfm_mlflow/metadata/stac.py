@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.metadata.facts import DatasetFact, FileFact, ReleaseFact, RunFact, TensorFact
 
+_DATA_TYPES = {"string": "other", "boolean": "other"}
+"""Element types that the vocabulary of STAC, made for rasters, has no word for."""
 _CARE_FIELDS = ("masking", "scope", "notes", "authority", "labels", "h3_max_resolution")
 
 
@@ -40,11 +42,12 @@ def _structure(tensor: TensorFact) -> dict[str, Any]:
     return {
         "shape": list(tensor.shape),
         "dim_order": list(tensor.dim_order),
-        "data_type": tensor.dtype,
+        "data_type": _DATA_TYPES.get(tensor.dtype, tensor.dtype),
     }
 
 
-def _mlm(release: ReleaseFact) -> dict[str, Any]:
+def _mlm(release: ReleaseFact, datasets: Sequence[DatasetFact]) -> dict[str, Any]:
+    parents = [d.uri for d in sorted_datasets(datasets) if d.role == "parent"]
     return {
         "mlm:name": release.model_name,
         "mlm:architecture": release.architecture,
@@ -52,8 +55,8 @@ def _mlm(release: ReleaseFact) -> dict[str, Any]:
         "mlm:framework": release.framework,
         "mlm:framework_version": release.framework_version,
         "mlm:total_parameters": release.parameter_count,
-        "mlm:pretrained": False,
-        "mlm:pretrained_source": None,
+        "mlm:pretrained": bool(parents),
+        "mlm:pretrained_source": " ".join(parents) or None,
         "mlm:input": [
             {"name": tensor.name, "bands": [], "input": _structure(tensor)}
             for tensor in release.inputs
@@ -173,7 +176,7 @@ def build_item(
             "created": utc_text(release.released_at),
             "version": release.release_version,
             "deprecated": False,
-            **_mlm(release),
+            **_mlm(release, datasets),
             **_own(release, datasets, run, keys),
         },
         stac_extensions=list(EXTENSIONS),

@@ -50,6 +50,7 @@ _MEDIA_TYPES = {
     ".yaml": "application/yaml",
 }
 _ARTIFACT_TYPES = {".pt": "torch.save", ".onnx": "onnx"}
+_WEIGHTS_SUFFIXES = (".pt", ".safetensors", ".npz")
 
 
 def asset_keys(files: Iterable[FileFact], weights_path: str) -> dict[str, str]:
@@ -87,7 +88,7 @@ def _roles(key: str, path: str, suffix: str) -> list[str]:
         return ["mlm:model", "mlm:weights", "data"]
     if suffix == ".onnx":
         return ["mlm:model", "data"]
-    if suffix == ".pt":
+    if suffix in _WEIGHTS_SUFFIXES:
         return ["mlm:weights", "data"]
     folder = path.split("/", 1)[0]
     return ["metadata", folder] if folder in _FOLDERS else ["metadata"]

@@ -56,6 +56,14 @@ def _lint_trust(policy: Policy) -> list[str]:
         notes.append("trust.council.members is empty: gate votes can never pass")
     elif "votes" in asked and trust.council.threshold == "byzantine" and size < MIN_BYZANTINE:
         notes.append(f"trust.council has {size} members: Byzantine fault tolerance needs 4")
+    for level, asked_count in trust.council.approvals.model_dump().items():
+        if asked_count > size > 0:
+            notes.append(
+                f"trust.council.approvals.{level} is {asked_count} of {size} members: no release "
+                f"can reach {level}"
+            )
+        if asked_count and "votes" not in policy.gate_names(Level(level)):
+            notes.append(f"trust.council.approvals.{level}: the level does not ask gate votes")
     keys = [member.public_key for member in trust.council.members]
     if len(set(keys)) < len(keys):
         notes.append("one key is that of two council members: it has one vote, and counts once")

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 Mode = Literal["enforce", "warn", "audit"]
 
 
+def _is_named(model_name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(model_name, pattern) for pattern in patterns)
+
+
 class GatePolicy(Written):
     """Settings that every gate has.
 
@@ -40,6 +44,20 @@ class GatePolicy(Written):
     mode: Mode = "enforce"
 
 
+class ModelFiles(Written):
+    """What the releases of some models of a family must hold besides.
+
+    Attributes:
+        models: Patterns of registered names (``fleet-*``).
+        required: Paths, as in :class:`CompletenessPolicy`.
+        schemas: Path -> name of the JSON Schema that the document must satisfy.
+    """
+
+    models: tuple[NonEmpty, ...] = Field(min_length=1)
+    required: tuple[NonEmpty, ...] = ()
+    schemas: dict[str, str] = Field(default={})
+
+
 class CompletenessPolicy(GatePolicy):
     """Which files a release must hold, and which it may not.
 
@@ -47,11 +65,22 @@ class CompletenessPolicy(GatePolicy):
         required: Paths relative to the release; a trailing ``/`` asks for a non-empty directory.
         forbidden_suffixes: File endings that are refused, for example formats that execute code.
         schemas: Path -> name of the JSON Schema that the document must satisfy.
+        by_model: Every entry that names a model adds what it asks for.
     """
 
     required: tuple[NonEmpty, ...] = Field(min_length=1)
     forbidden_suffixes: tuple[NonEmpty, ...] = ()
     schemas: dict[str, str] = Field(default={})
+    by_model: tuple[ModelFiles, ...] = ()
+
+    def files_of(self, model_name: str) -> ModelFiles:
+        """Return all that a registered model's releases must hold."""
+        entries = [e for e in self.by_model if _is_named(model_name, e.models)]
+        return ModelFiles(
+            models=(model_name,),
+            required=(*self.required, *(path for entry in entries for path in entry.required)),
+            schemas={**self.schemas, **{k: v for e in entries for k, v in e.schemas.items()}},
+        )
 
 
 class Limit(Written):
@@ -106,7 +135,7 @@ class MetricsPolicy(GatePolicy):
     def limits_of(self, model_name: str) -> tuple[Limit, ...]:
         """Return the limits that hold for a registered model."""
         for entry in self.by_model:
-            if any(fnmatchcase(model_name, pattern) for pattern in entry.models):
+            if _is_named(model_name, entry.models):
                 return entry.limits
         return self.limits
 

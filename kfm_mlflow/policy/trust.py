@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, StrictInt, model_validator
 
 from kfm_mlflow.policy.signers import CertificateSignerPolicy, SigstoreSignerPolicy
 from kfm_mlflow.policy.written import NonEmpty, Written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class KeyPolicy(Written):
@@ -43,17 +47,33 @@ class MemberPolicy(KeyPolicy):
     roles: tuple[NonEmpty, ...] = ()
 
 
+def has_twins(names: Iterable[str]) -> bool:
+    """Return whether two names are one to a reader: case, width and outer blanks aside."""
+    read = [unicodedata.normalize("NFKC", name).strip().casefold() for name in names]
+    return len(set(read)) != len(read)
+
+
+class ApprovalsPolicy(Written):
+    """Least number of distinct approvals on the way into a level, whatever the threshold says."""
+
+    staging: StrictInt = Field(default=0, ge=0)
+    canary: StrictInt = Field(default=0, ge=0)
+    production: StrictInt = Field(default=0, ge=0)
+
+
 class CouncilPolicy(Written):
     """Who votes.
 
     Attributes:
         threshold: ``byzantine`` (ceil((n+f+1)/2), at least 4 members) or a number k.
+        approvals: Approvals that a level asks for besides; the larger number counts.
         required_roles: Roles of which at least one holder must approve.
         veto_roles: Roles whose single denial stops everything.
     """
 
     members: tuple[MemberPolicy, ...] = ()
     threshold: Literal["byzantine"] | Annotated[int, Field(ge=1)] = "byzantine"
+    approvals: ApprovalsPolicy = ApprovalsPolicy()
     required_roles: tuple[NonEmpty, ...] = ()
     veto_roles: tuple[NonEmpty, ...] = ()
 
@@ -89,8 +109,7 @@ class TrustPolicy(Written):
             names = [holder.name for holder in holders]
             if len(set(names)) != len(names):
                 raise ValueError(f"{duty}: a name appears twice")
-        names = [member.name for member in self.council.members]
-        if len(set(names)) != len(names):
+        if has_twins(member.name for member in self.council.members):
             raise ValueError("council.members: a name appears twice")
         return self
 

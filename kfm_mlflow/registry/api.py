@@ -23,6 +23,7 @@ from kfm_mlflow.gates.people import proposal_of
 from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import Level, parse_level
 from kfm_mlflow.registry import records
+from kfm_mlflow.registry.candidates import voted_release
 from kfm_mlflow.registry.journal import write_journal
 from kfm_mlflow.registry.moves import Expectation, parse_version
 from kfm_mlflow.registry.reversions import last_reversion
@@ -228,12 +229,9 @@ def proposal(name: str, version: int) -> Any:
     """Return what a council member signs for a move."""
     store = registry()
     snapshot = store.snapshot(name, version)
-    if snapshot.release is None:
-        raise InputError(
-            f"{name} v{version} is not frozen yet", where="proposal", remedy="move it to Staging"
-        )
     policy = store.admission.policy(snapshot.family)
     level = parse_level(request.args.get("to", ""))
+    release_id, release_version = voted_release(store.admission, snapshot, policy, where="proposal")
     move = Move(
         snapshot.model_name,
         version,
@@ -243,11 +241,11 @@ def proposal(name: str, version: int) -> Any:
         snapshot.production,
         store.admission.clock(),
     )
-    found = proposal_of(snapshot.release.release_id, policy, move)
+    found = proposal_of(release_id, policy, move)
     return {
         "proposal": found.to_dict(),
         "digest": found.digest,
-        "release_version": snapshot.release.release_version,
+        "release_version": release_version,
         "members": [
             {"name": member.name, "public_key": member.public_key}
             for member in policy.trust.council.members

@@ -48,6 +48,7 @@ def record_equivocation(
     report: AttestationReport,
     *,
     snapshot: Snapshot,
+    subject: str,
     known: Mapping[bytes, Vote],
     policy: Policy,
     admission: Admission,
@@ -59,14 +60,15 @@ def record_equivocation(
         new: The vote's envelope.
         report: What it proves.
         snapshot: The version, read before the lock was taken.
+        subject: What the vote is kept under.
         known: The votes in it; those that came in between are read here.
         policy: Whose council votes.
         admission: Signs the row.
     """
-    release, bound = snapshot.release, report.binding
-    if release is None or bound is None:
+    bound = report.binding
+    if bound is None:
         return
-    kept = records.attestations(session, release.release_id)
+    kept = records.attestations(session, subject)
     if new in kept:
         return
     late = set(kept) - set(snapshot.envelopes)

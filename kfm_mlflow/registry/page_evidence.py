@@ -138,10 +138,21 @@ def ballots_of(
     snapshot: Snapshot,
     policy: Policy,
     following: Level | None,
+    *,
     envelopes: Sequence[AttestationReport],
+    release_id: str,
 ) -> tuple[Ballot, ...]:
-    """Return every member with their vote on the next move; empty when it asks for no votes."""
-    if following is None or snapshot.release is None or "votes" not in policy.gate_names(following):
+    """Return every member with their vote on the next move; empty when it asks for no votes.
+
+    Args:
+        store: The registry.
+        snapshot: The version.
+        policy: Its family's policy.
+        following: Level that it moves to next; None when there is none.
+        envelopes: What every envelope about it proves.
+        release_id: Of what is voted on, frozen or not; empty when nobody knows.
+    """
+    if following is None or not release_id or "votes" not in policy.gate_names(following):
         return ()
     name, version = snapshot.model_name, snapshot.version
     move = Move(
@@ -153,7 +164,7 @@ def ballots_of(
         snapshot.production,
         store.admission.clock(),
     )
-    wanted = proposal_of(snapshot.release.release_id, policy, move).digest
+    wanted = proposal_of(release_id, policy, move).digest
     votes: dict[str, Vote] = {}
     for report in envelopes:
         vote = _vote(report)

@@ -165,7 +165,8 @@ def _judged(text: str) -> tuple[dict[str, Any] | None, str]:
         journal = json.loads(text)
     except ValueError:
         return None, "The journal is no JSON."
-    problems = schema_problems("rollout_journal", journal)
+    is_fleet = isinstance(journal, dict) and "batch" in journal
+    problems = schema_problems("fleet_journal" if is_fleet else "rollout_journal", journal)
     if not problems:
         return journal, ""
     phase = journal.get("phase") if isinstance(journal, dict) else None

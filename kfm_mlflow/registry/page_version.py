@@ -113,6 +113,8 @@ def load_version(store: KfmStore, name: str, version: int) -> VersionPage:
     authorities, authorities_problem = _authorities(store, snapshot)
     envelopes = verified_attestations(store, snapshot, policy, beside)
     history = tuple(decided(row) for row in rows[:HISTORY_ROWS])
+    frozen = snapshot.release.release_id if snapshot.release else ""
+    voted_id = frozen or str((report or {}).get("release_id", ""))
     return VersionPage(
         snapshot=snapshot,
         policy=policy,
@@ -127,7 +129,9 @@ def load_version(store: KfmStore, name: str, version: int) -> VersionPage:
             *map(evidenced, envelopes),
         ),
         drift=drift_checked(envelopes, _run_id(store, snapshot)),
-        ballots=ballots_of(store, snapshot, policy, following, envelopes),
+        ballots=ballots_of(
+            store, snapshot, policy, following, envelopes=envelopes, release_id=voted_id
+        ),
         tally=(report or {}).get("votes") or {},
         documents=documents,
         lineage=lineage,

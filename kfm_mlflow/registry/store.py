@@ -29,6 +29,7 @@ from kfm_mlflow.gates.verdict import Verdict
 from kfm_mlflow.policy.levels import ALIASES, Level, level_of_alias, level_of_stage
 from kfm_mlflow.registry import reading, records
 from kfm_mlflow.registry.actor import current_actor
+from kfm_mlflow.registry.candidates import voted_release
 from kfm_mlflow.registry.decision import asker_of
 from kfm_mlflow.registry.described import DescribedStore
 from kfm_mlflow.registry.doors import STORE_DOORS, Reason, is_ours
@@ -350,7 +351,8 @@ class KfmStore(DescribedStore):
         policy = self.admission.policy(snapshot.family)
         regions = policy_regions(current_policy(policy))
         report = read_attestation(envelope, policy.trust, self.admission.clock(), regions=regions)
-        if report.kind != KIND and snapshot.release is None:
+        votes = report.kind == "vote"
+        if report.kind != KIND and not votes and snapshot.release is None:
             raise InputError(
                 f"{name} v{version} is not frozen yet",
                 where="attestation",
@@ -364,12 +366,15 @@ class KfmStore(DescribedStore):
         called = signed_name(str(report.kind), snapshot.model_name)
         if bound is None or bound.model_name != called:
             raise InputError("is about another release", where="attestation")
-        if release is not None and bound.release_id != release.release_id:
+        expected = release.release_id if release is not None else bound.release_id
+        if votes:
+            expected, _ = voted_release(self.admission, snapshot, policy, where="attestation")
+        if bound.release_id != expected:
             raise InputError("is about another release", where="attestation")
         if report.kind == KIND and (fault := door_problem(report, version, regions)):
             raise InputError(fault, where="attestation")
         self._require_may_attest(snapshot, policy, report)
-        votes = report.kind == "vote"
+        subject = _subject_of(report, snapshot, bound.release_id)
         known = read_votes(snapshot.envelopes, policy, self.admission) if votes else {}
         with self.work_on(name) as session:
             if votes:
@@ -378,13 +383,14 @@ class KfmStore(DescribedStore):
                     envelope,
                     report,
                     snapshot=snapshot,
+                    subject=subject,
                     known=known,
                     policy=policy,
                     admission=self.admission,
                 )
             return records.add_attestation(
                 session,
-                release_id=_subject_of(report, snapshot, bound.release_id),
+                release_id=subject,
                 kind=str(report.kind),
                 envelope=envelope,
                 now=self.admission.clock(),
@@ -411,7 +417,9 @@ class KfmStore(DescribedStore):
 
 
 def _subject_of(report: AttestationReport, snapshot: Snapshot, release_id: str) -> str:
-    """Return under what a statement is kept: an authority's may come before the freezing."""
+    """Return under what a statement is kept: authority and council may come before freezing."""
+    if report.kind != KIND and snapshot.release is None:
+        return records.subject_of(snapshot.model_name, snapshot.version)
     if report.kind != KIND:
         return release_id
     covers = ((report.claims or {}).get("scope") or {}).get("covers")

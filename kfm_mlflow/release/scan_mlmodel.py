@@ -2,7 +2,8 @@
 
 ``mlflow.pyfunc.load_model`` imports the module that MLmodel names, puts the release's code on the
 path before that, and unpickles what the flavour wants; ``mlflow models`` installs its
-requirements. Of all flavours, only ONNX's loader reads arithmetic and nothing else.
+requirements. Of all flavours, only ONNX's loader reads arithmetic and nothing else; and the loader
+of fleets, which is a part of this package, reads arrays without pickle, and JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-LOADERS = frozenset({"mlflow.onnx"})
+LOADERS = frozenset({"mlflow.onnx", "kfm_mlflow.fleet.loading"})
 """Modules that may load a release: they unpickle nothing and import nothing that it names."""
 REQUIREMENT_FILES = frozenset(
     {"requirements.txt", "constraints.txt", "conda.yaml", "python_env.yaml"}

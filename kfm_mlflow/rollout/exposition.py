@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kfm_mlflow.errors import InputError
 from kfm_mlflow.monitor.spans import LOST_SPAN_RATIO
@@ -39,6 +39,13 @@ COUNTERS = {
 """Name of a counter, which Prometheus ends in ``_total`` -> field of the counts, and its help."""
 _ARM_LABELS = ("model", "version", "release", "arm")
 _STATISTIC_LABELS = (*_ARM_LABELS, "statistic")
+
+
+class Collector(Protocol):
+    """What ``prometheus_client`` asks for metrics."""
+
+    def collect(self) -> Iterable[Any]:
+        """Return the metrics of this moment."""
 
 
 class Exposition:
@@ -220,7 +227,7 @@ def _buckets(counts: ArmCounts) -> list[tuple[str, float]]:
 
 
 @contextmanager
-def serve_metrics(exposition: Exposition, port: int, host: str) -> Iterator[None]:
+def serve_metrics(exposition: Collector, port: int, host: str) -> Iterator[None]:
     """Serve ``/metrics`` for the length of a block.
 
     Raises:

@@ -20,6 +20,8 @@ Rules kept here:
    former version, or, loudly, for what is at Production, when that may be served.
 7. At rest, traffic follows production. A version without traffic stays up for the scale-down
    delay.
+8. What comes back is what the registry has at Production. When somebody else moved that, a canary's
+   traffic goes to the version that is up, and then there; the reports wait for it, and name it.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ def unwind(plan: RolloutPolicy, state: RolloutState, inputs: StepInputs, now: da
         # Reports of a rollback that failed before do not tell of this.
         state = replace(state, reports_written=False)
         actions.append(move)
-    actions += _papers(state)
+    if not _is_overruled(state, inputs):
+        actions += _papers(state)
     if actions:
         return state, tuple(actions)
     done = enter(state, Phase.ROLLED_BACK, now, reason=state.reason)
@@ -99,15 +102,53 @@ def _judge(
         state = recall(state, inputs, now) or state
     if state.stable in inputs.standing.recalls:
         state = _drop_target(state, inputs, now)
+    if _is_overruled(state, inputs) and state.candidate != inputs.levels.canary:
+        return _follow_production(state, inputs, now)
     if wants_restore_check(state) and inputs.admitted is False:
         state = fail_rollback(state, inputs.admission_reason, now)
     return state
 
 
+def _is_overruled(state: RolloutState, inputs: StepInputs) -> bool:
+    """Whether the registry has another version at Production than the one that is to come back.
+
+    Once reports have named one that came back, nothing is to.
+    """
+    if inputs.levels.production == state.candidate:
+        return False
+    told = state.reports_written and state.stable is not None
+    return not told and state.stable != _servable(inputs)
+
+
+def _servable(inputs: StepInputs) -> int | None:
+    """Return what is at Production, unless it may no longer be served."""
+    production = inputs.levels.production
+    return None if production in inputs.standing.recalls else production
+
+
+def _follow_production(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState:
+    """Let traffic and reports go by what somebody else moved to Production, which needs no check.
+
+    An operator's rollback that was under way takes nothing down any more: that move did.
+    """
+    state = replace(
+        state,
+        stable=_servable(inputs),
+        target_ordered=False,
+        reports_written=False,
+        traffic_restored_at=None,
+        registry_restored_at=state.registry_restored_at or now,
+    )
+    if state.trigger is not Trigger.OPERATOR or not state.promoted:
+        return state
+    reason = f"{state.reason}; production was moved by somebody else"
+    return replace(state, trigger=Trigger.REGISTRY, reason=reason)
+
+
 def _drop_target(state: RolloutState, inputs: StepInputs, now: datetime) -> RolloutState:
     """Give up a target that may no longer be served, for the former version named, if any."""
     if inputs.levels.production != state.candidate:
-        return replace(state, stable=None)  # rest() finds out what is served in its place
+        return replace(state, stable=_servable(inputs))
     ordered = state.target_ordered or state.trigger is Trigger.OPERATOR
     if ordered or inputs.standing.fallback is None:
         return fail_rollback(state, inputs.standing.recalls[state.stable or 0], now)

@@ -12,7 +12,8 @@ Pure: the clock is a parameter, and signatures were checked by the caller. Rules
    that same member.
 5. A member with two different choices for one proposal is an equivocator: it counts for nothing
    and is named. Who changes their mind asks for a new epoch.
-6. To abstain or to escalate approves nothing and stops nothing: both are named, so that somebody
+6. A level may ask for more distinct approvals than the threshold does; the larger number counts.
+7. To abstain or to escalate approves nothing and stops nothing: both are named, so that somebody
    sees them, and neither lets f liars block the others.
 
 Source of the quorum size: 2q - n > f and q <= n - f (Castro and Liskov, OSDI 1999; for n that is
@@ -21,11 +22,12 @@ not 3f + 1 the smallest q is the one above).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kfm_mlflow.canonical import digest_json
 from kfm_mlflow.errors import EvidenceError, InputError
+from kfm_mlflow.policy.trust import has_twins
 from kfm_mlflow.trust.dsse import require_fields
 from kfm_mlflow.trust.instants import format_instant, is_future, parse_instant, require_aware
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 Choice = Literal["approve", "deny", "abstain", "escalate", "veto"]
+Reason = Literal["quorum_not_met", "insufficient_bft_fleet_size", "insufficient_clearance"]
+_TOO_SMALL = "a byzantine threshold needs"
 MIN_BYZANTINE_MEMBERS = 4
 
 
@@ -103,17 +107,18 @@ class Council:
         threshold: ``byzantine``, or a number k of at least 1.
         required_roles: Roles of each of which at least one holder must approve.
         veto_roles: Roles whose holders stop everything by one denial.
+        approvals: Level -> least number of distinct approvals on the way into it.
     """
 
     members: tuple[Member, ...]
     threshold: Literal["byzantine"] | int = "byzantine"
     required_roles: tuple[str, ...] = ()
     veto_roles: tuple[str, ...] = ()
+    approvals: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a council that could count somebody twice or pass with nobody."""
-        names = [member.name for member in self.members]
-        if len(set(names)) != len(names):
+        if has_twins(member.name for member in self.members):
             raise InputError("a member is named twice", where="council")
         if self.threshold != "byzantine" and self.threshold < 1:
             raise InputError(f"threshold {self.threshold} is below 1", where="council")
@@ -129,7 +134,7 @@ class Tally:
         denying: Members that deny or veto, sorted.
         abstaining: Members that abstain, sorted.
         escalating: Members that ask for a higher body, sorted.
-        needed: Distinct approvals that the threshold asks for.
+        needed: Distinct approvals that are asked for.
         f: Liars that are tolerated; 0 for k-of-n.
         missing_roles: Required roles of which nobody approves.
         equivocators: Members excluded for contradicting themselves, sorted.
@@ -157,6 +162,17 @@ class Tally:
     def reached(self) -> bool:
         """Whether this is a certificate."""
         return self.outcome == "reached"
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it is none yet, in one word; None when it is one, or was stopped."""
+        if self.outcome != "pending":
+            return None
+        if any(text.startswith(_TOO_SMALL) for text in self.findings):
+            return "insufficient_bft_fleet_size"
+        if self.missing_roles and len(self.approving) >= self.needed:
+            return "insufficient_clearance"
+        return "quorum_not_met"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form that stands in a decision."""
@@ -281,26 +297,22 @@ def _why_ignored(
 
 
 def _threshold(
-    council: Council,
+    council: Council, to_level: str
 ) -> tuple[int, int, Literal["byzantine-fault-tolerant", "k-of-n"], str]:
     """Return needed approvals, tolerated liars, scheme, and why it cannot be reached (or "")."""
-    count = len(council.members)
+    count, asked = len(council.members), council.approvals.get(to_level, 0)
     if council.threshold == "byzantine":
         needed, f = byzantine_quorum(count)
         if count < MIN_BYZANTINE_MEMBERS:
-            return (
-                needed,
-                0,
-                "k-of-n",
-                f"a byzantine threshold needs 4 members, the council has {count}",
-            )
-        return needed, f, "byzantine-fault-tolerant", ""
-    blocked = (
-        f"{council.threshold} approvals are asked of {count} members"
-        if council.threshold > count
-        else ""
-    )
-    return council.threshold, 0, "k-of-n", blocked
+            blocked = f"{_TOO_SMALL} {MIN_BYZANTINE_MEMBERS} members, the council has {count}"
+            return max(needed, asked), 0, "k-of-n", blocked
+    else:
+        needed, f = council.threshold, 0
+    needed = max(needed, asked)
+    blocked = f"{needed} approvals are asked of {count} members" if needed > count else ""
+    if council.threshold == "byzantine":
+        return needed, f, "byzantine-fault-tolerant", blocked
+    return needed, f, "k-of-n", blocked
 
 
 def _saying(one_word: Mapping[str, Choice], *choices: Choice) -> tuple[str, ...]:
@@ -374,7 +386,7 @@ def tally(votes: Iterable[Vote], council: Council, proposal: Proposal, now: date
     findings |= {f"{name!r} asks for escalation" for name in escalating}
     held = {role for name in approving for role in roles[name]}
     missing = tuple(role for role in council.required_roles if role not in held)
-    needed, f, scheme, blocked = _threshold(council)
+    needed, f, scheme, blocked = _threshold(council, str(proposal.to_level))
     if blocked:
         findings.add(blocked)
     outcome: Literal["reached", "pending", "vetoed"] = "pending"

@@ -1,4 +1,4 @@
-"""SLSA provenance v1 of a training run: what was run, on what, by which software.
+"""SLSA provenance v1 of a run that trained or imported: what was run, on what, by which software.
 
 The predicate is the one of https://slsa.dev/spec/v1.0/provenance, without fields of our own, so
 that other people's tools read it. It says nothing about the release but what the statement around
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 SLSA_KIND = "slsa-provenance"
 SLSA_PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = f"{NAMESPACE}build-types/training-run/v1"
+RunKind = Literal["training", "importing"]
+BUILD_TYPES: Mapping[RunKind, str] = {
+    "training": f"{NAMESPACE}build-types/training-run/v1",
+    "importing": f"{NAMESPACE}build-types/importing-run/v1",
+}
 """How to read the parameters: ``docs/formats/slsa-provenance.md``."""
 BUILDER_ID = f"{NAMESPACE}builders/trainer-process/v1"
 """The process that trained, on the trainer's own machine."""
@@ -34,7 +38,7 @@ BUILDER_ID = f"{NAMESPACE}builders/trainer-process/v1"
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _SOURCE, _ENVIRONMENT, _LOCK = "source", "environment", "lock"
-_ROLES = ("training", "validation")
+_ROLES = ("training", "validation", "parent")
 _TREES = ("clean", "dirty")
 _WHERE = "provenance"
 
@@ -86,6 +90,7 @@ class Provenance:
         invocation_id: Identifier of the run.
         settings: What the code itself settled, as plain JSON (hyperparameters).
         versions: Software that ran it: name -> version.
+        kind: Whether it trained, or took what others had made.
     """
 
     entry_point: str
@@ -103,6 +108,7 @@ class Provenance:
     invocation_id: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    kind: RunKind = "training"
 
     @property
     def data_digests(self) -> frozenset[str]:
@@ -131,7 +137,7 @@ def build_predicate(provenance: Provenance) -> dict[str, Any]:
         metadata["invocationId"] = provenance.invocation_id
     predicate: dict[str, Any] = {
         "buildDefinition": {
-            "buildType": BUILD_TYPE,
+            "buildType": BUILD_TYPES[provenance.kind],
             "externalParameters": {
                 "entryPoint": provenance.entry_point,
                 "parameters": dict(provenance.parameters),
@@ -199,7 +205,7 @@ def _descriptor(
 
 
 def parse_predicate(value: Any) -> Provenance:
-    """Read a SLSA provenance v1 predicate of our build type.
+    """Read a SLSA provenance v1 predicate of one of our build types.
 
     Raises:
         EvidenceError: It is of another build type or builder, a field is missing, unknown or of
@@ -212,8 +218,10 @@ def parse_predicate(value: Any) -> Provenance:
         set(),
         where="buildDefinition",
     )
-    if definition["buildType"] != BUILD_TYPE:
-        raise EvidenceError(f"buildType is not {BUILD_TYPE}", where=_WHERE)
+    kinds: dict[Any, RunKind] = {uri: kind for kind, uri in BUILD_TYPES.items()}
+    kind = kinds.get(_text(definition["buildType"], where="buildType"))
+    if kind is None:
+        raise EvidenceError(f"buildType is not {' or '.join(kinds)}", where=_WHERE)
     external = require_fields(
         definition["externalParameters"],
         {"entryPoint", "parameters", "seed"},
@@ -249,6 +257,7 @@ def parse_predicate(value: Any) -> Provenance:
         invocation_id=None if invocation_id is None else _text(invocation_id, where="invocationId"),
         settings=_mapping(internal["settings"], where="settings"),
         versions=_texts(builder["version"], where="builder version"),
+        kind=kind,
         **_parse_dependencies(definition["resolvedDependencies"]),
     )
 

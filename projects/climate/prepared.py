@@ -84,6 +84,21 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Rows whose answers are worth explaining, where not every row's is.
+
+    Attributes:
+        learned: From the training rows: what the release explains, [n, …].
+        held: From the held-out rows: what the validator explains, [n, …].
+        what: They are, in words.
+    """
+
+    learned: Rows
+    held: Rows
+    what: str
+
+
+@dataclass(frozen=True)
 class Prepared:
     """One task on one data set, split once.
 
@@ -103,6 +118,8 @@ class Prepared:
             each [n, …]; None when rows have no place that is known.
         rows_around: Rows that cover a point (latitude, longitude), all of one place; None where
             the data do not reach. None when rows do not stay at one place.
+        explained: Whose answers are explained; None explains the first baseline and validation
+            rows.
     """
 
     mlm_task: str
@@ -117,3 +134,4 @@ class Prepared:
     explained_from: Literal["patch-mean", "sample-mean"] = "sample-mean"
     training_places: tuple[Degrees, Degrees] | None = None
     rows_around: Callable[[float, float], Placed | None] | None = None
+    explained: Explained | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import mlflow
 import torch
 
+from explanation import contents_of
 from kfm_mlflow import Dataset, log_release, measure_energy
 from kfm_mlflow.authoring.project import add_release_options, find_key
 from kfm_mlflow.errors import KfmError
@@ -108,6 +109,7 @@ def main() -> None:
             baseline=prepared.explained_from,
             description=prepared.description,
             regions=regions,
+            contents=contents_of(prepared, trained.model, seed=options.seed),
         )
     print(
         f"released {released.release_id}: {prepared.headline(metrics)} "

@@ -38,10 +38,11 @@ def main() -> None:
     require_recorded_data(metadata, source.digest, source.uri)
     regions = load_regions(regions_path(options.regions))
     rows = prepared.validation_rows
+    explained = rows if prepared.explained is None else prepared.explained.held
     found = log_validation(
         options.run_id,
         evaluate=prepared.evaluate,
-        inputs=rows[:_TWICE_COUNT],
+        inputs=explained[:_TWICE_COUNT],
         data={
             "name": source.name,
             "uri": source.uri,

@@ -40,6 +40,8 @@ COUNCIL = ("council-1", "council-2", "council-3", "council-4-indigenous-represen
 TASKS = ("downscaling", "drivers", "anomaly", "hydrology", "hazard")
 RATE_PER_S, QUIET_RATE_PER_S = 100.0, 25.0
 MIN_SAMPLES = {"default": 200, "small": 60}
+FLEET = "fleet"
+"""A fleet has a demo of its own."""
 
 
 @dataclass
@@ -367,7 +369,7 @@ def build(options: argparse.Namespace, folder: Path, data: str, family: Family) 
 def main() -> int:
     """Run the demo; 0 only if every row holds."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", default="climate", choices=NAMES)
+    parser.add_argument("--family", default="climate", choices=(*NAMES, FLEET))
     parser.add_argument("--task", default="downscaling", choices=TASKS)
     parser.add_argument("--data", default="generated", help="generated, or a path")
     parser.add_argument("--size", default="default", choices=sorted(MIN_SAMPLES))
@@ -375,6 +377,10 @@ def main() -> int:
         "--keep", action="store_true", help="leave everything up and print the URLs"
     )
     options = parser.parse_args()
+    if options.family == FLEET:
+        from fleet_demo import play_fleet
+
+        return play_fleet(keep=options.keep)
     data = options.data if options.data == "generated" else str(Path(options.data).resolve())
     # Data that cannot be read stops here, before anything is made.
     family = find_family(options.family, options.task, data, options.size)

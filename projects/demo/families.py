@@ -113,7 +113,6 @@ def _focus_mode(data: str, size: str) -> Family:
         parameters={"family": "focus-mode"},
         refused={"defect": "swapped-router"},
         refusal="routing_accuracy",
-        is_rebuilt=False,
         reads_raw=False,
     )
 

@@ -134,7 +134,8 @@ def reattach(address: str, *, port: int, host: str) -> None:
     """Leave a cluster that is gone, and join the one that runs at its address now.
 
     Ray takes a head that was restarted for a stranger, and refuses every call of whoever was
-    attached to the one before, for good.
+    attached to the one before, for good. It also ends every process that stays attached to a head
+    that has been away for a minute, so the old one is left before the new one is there.
 
     Args:
         address: As in :func:`attach`, like the others.
@@ -144,10 +145,10 @@ def reattach(address: str, *, port: int, host: str) -> None:
     Raises:
         PlaneError: There is no cluster yet.
     """
-    _check_reachable(address)
     ray, serve = _import_ray()
     ray.shutdown()
     serve.context._set_global_client(None)  # noqa: SLF001 it outlives ray.shutdown, and no public call drops it
+    _check_reachable(address)
     _init(ray, address=address)
     _start_serve(serve, host, port)
 
@@ -171,7 +172,7 @@ def _init(ray: Any, *, address: str, **options: Any) -> None:
         raise PlaneError(
             f"Ray did not start or cannot be reached ({_first_line(exc)})",
             where=address,
-            remedy="check the address, RAY_AUTH_TOKEN_PATH, and free memory and disk",
+            remedy="check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH, free memory and disk",
         ) from exc
 
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _NAMESPACE = b"kfm"
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is kept in the cluster as one JSON document."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: Literal["1"] = "1"
@@ -37,7 +39,7 @@ class _Record(BaseModel):
         return canonical_bytes(self.model_dump(mode="json"))
 
 
-class DesiredSplit(_Record):
+class DesiredSplit(Record):
     """A split, and which deployment of each version it means.
 
     Attributes:
@@ -84,7 +86,7 @@ class DesiredSplit(_Record):
         )
 
 
-class ReleaseRecord(_Record):
+class ReleaseRecord(Record):
     """One deployment of one version.
 
     Attributes:
@@ -103,11 +105,11 @@ class ReleaseRecord(_Record):
     is_up: bool = True
 
 
-class _Releases(_Record):
+class _Releases(Record):
     releases: dict[int, ReleaseRecord] = {}
 
 
-class _Reports(_Record):
+class _Reports(Record):
     reports: dict[str, dict[str, Any]] = {}
 
 
@@ -117,59 +119,73 @@ def arms_of(split: Split) -> frozenset[int]:
     return frozenset(version for version in (split.stable, canary) if version is not None)
 
 
+class Shelf:
+    """Documents under one prefix of the cluster's key-value store; needs a connection to Ray."""
+
+    def __init__(self, name: str) -> None:
+        """Name the prefix; reads nothing yet."""
+        self._prefix = f"{name}/"
+
+    def get(self, name: str) -> bytes | None:
+        """Return a document; None when there is none."""
+        value: bytes | None = _kv()._internal_kv_get(self._key(name), namespace=_NAMESPACE)  # noqa: SLF001 see _kv
+        return value
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a document, in place of the one before."""
+        _kv()._internal_kv_put(self._key(name), data, overwrite=True, namespace=_NAMESPACE)  # noqa: SLF001 see _kv
+
+    def clear(self) -> None:
+        """Forget all documents."""
+        _kv()._internal_kv_del(self._prefix.encode(), del_by_prefix=True, namespace=_NAMESPACE)  # noqa: SLF001 see _kv
+
+    def _key(self, name: str) -> bytes:
+        return f"{self._prefix}{name}".encode()
+
+
 class DesiredState:
     """The stored state of one registered model; needs a connection to Ray."""
 
     def __init__(self, model_name: str) -> None:
         """Address the state of a model; reads nothing yet."""
-        self._prefix = f"{model_slug(model_name)}/"
+        self._shelf = Shelf(model_slug(model_name))
 
     def read_split(self) -> DesiredSplit | None:
         """Return the newest split; None before the first."""
-        data = self._get("split")
+        data = self._shelf.get("split")
         return None if data is None else parse_desired_split(data)
 
     def write_split(self, desired: DesiredSplit) -> bytes:
         """Make a split the truth, and return its bytes for the broadcast."""
         data = desired.to_bytes()
-        self._put("split", data)
+        self._shelf.put("split", data)
         return data
 
     def read_releases(self) -> dict[int, ReleaseRecord]:
         """Return version -> newest deployment."""
-        data = self._get("releases")
+        data = self._shelf.get("releases")
         if data is None:
             return {}
         return _Releases.model_validate(parse_json(data, where="releases")).releases
 
     def write_releases(self, releases: Mapping[int, ReleaseRecord]) -> None:
         """Store version -> newest deployment."""
-        self._put("releases", _Releases(releases=dict(releases)).to_bytes())
+        self._shelf.put("releases", _Releases(releases=dict(releases)).to_bytes())
 
     def read_reports(self) -> dict[str, dict[str, Any]]:
         """Return the last report of every router process there ever was."""
-        data = self._get("reports")
+        data = self._shelf.get("reports")
         if data is None:
             return {}
         return _Reports.model_validate(parse_json(data, where="reports")).reports
 
     def write_reports(self, reports: Mapping[str, dict[str, Any]]) -> None:
         """Store the last report of every router process."""
-        self._put("reports", _Reports(reports=dict(reports)).to_bytes())
+        self._shelf.put("reports", _Reports(reports=dict(reports)).to_bytes())
 
     def clear(self) -> None:
         """Forget everything about the model."""
-        _kv()._internal_kv_del(self._prefix.encode(), del_by_prefix=True, namespace=_NAMESPACE)  # noqa: SLF001 see _kv
-
-    def _get(self, name: str) -> bytes | None:
-        value: bytes | None = _kv()._internal_kv_get(self._key(name), namespace=_NAMESPACE)  # noqa: SLF001 see _kv
-        return value
-
-    def _put(self, name: str, data: bytes) -> None:
-        _kv()._internal_kv_put(self._key(name), data, overwrite=True, namespace=_NAMESPACE)  # noqa: SLF001 see _kv
-
-    def _key(self, name: str) -> bytes:
-        return f"{self._prefix}{name}".encode()
+        self._shelf.clear()
 
 
 def parse_desired_split(data: bytes) -> DesiredSplit:

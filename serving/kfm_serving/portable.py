@@ -12,10 +12,10 @@ Rules kept here:
 
 from __future__ import annotations
 
-import http.client
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from kfm_mlflow.canonical import digest_file
 from kfm_mlflow.errors import EvidenceError, InputError, PlaneError
@@ -24,6 +24,7 @@ from kfm_mlflow.rollout.plane import ArmCounts, Observation
 from kfm_serving import applications
 from kfm_serving.counts import LATENCY_BOUNDS_MS, merge_tallies
 from kfm_serving.desired import DesiredSplit, DesiredState, ReleaseRecord, arms_of
+from kfm_serving.ingress import Ingress
 from kfm_serving.names import parse_release_app, release_app, router_app
 from kfm_serving.traces import declared_seed
 
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.monitor.spans import SpanOptions
     from kfm_mlflow.rollout.plane import Deployable, Split
-
-_POLL_S = 0.05
-_ROUTER_START_S = 60.0
-_ACK_S = 10.0
-_FIRST_ACK_S = 2.0
 
 
 class PortablePlane:
@@ -83,22 +79,28 @@ class PortablePlane:
         if not route_prefix.startswith("/"):
             raise InputError("must start with '/'", where="route_prefix")
         self._model_name = model_name
-        self._address = (host, port)
-        self._route_prefix = route_prefix
-        self._router_replicas = router_replicas
-        self._deadlines_s = (deadline_s, min(canary_deadline_s, deadline_s))
         self._gpu_share = gpu_share
-        self._spans = spans
         self._reattach = reattach
-        self._router_app = router_app(model_name)
         self._state = DesiredState(model_name)
-        self._router_handle: Any = None
+        deadlines_s = (deadline_s, min(canary_deadline_s, deadline_s))
+        self._ingress = Ingress(
+            router_app(model_name),
+            partial(
+                applications.build_router,
+                model_name,
+                route_prefix,
+                deadlines_s,
+                router_replicas,
+                spans,
+            ),
+            (host, port),
+            route_prefix,
+        )
 
     @property
     def url(self) -> str:
         """Where the model is served; ``/invocations`` below it scores."""
-        host, port = self._address
-        return f"http://{host}:{port}{self._route_prefix.rstrip('/')}"
+        return self._ingress.url
 
     def deploy(self, release: Deployable, *, timeout_s: float) -> None:
         """Serve a release beside the others, with no traffic yet; return when it answers.
@@ -132,7 +134,7 @@ class PortablePlane:
             if not has_traffic:
                 applications.delete(app)
             raise PlaneError(
-                f"version {release.version} did not become ready ({_reason(exc)})",
+                f"version {release.version} did not become ready ({applications.reason(exc)})",
                 where=self._model_name,
                 remedy="check the release with `kfm verify`, and the cluster's logs",
             ) from exc
@@ -150,7 +152,7 @@ class PortablePlane:
         except PlaneError:
             if self._reattach is None:
                 raise
-            self._router_handle = None
+            self._ingress.forget()
             self._reattach()
             statuses = applications.statuses()
         records = self._state.read_releases()
@@ -203,12 +205,12 @@ class PortablePlane:
                 where=self._model_name,
                 remedy="deploy it before giving it traffic",
             )
-        if self._router_handle is None:
-            self._ensure_router()
+        if not self._ingress.is_known:
+            self._ingress.ensure()
         data = self._state.write_split(
             DesiredSplit.from_split(split, {v: records[v].deployment_id for v in arms})
         )
-        self._broadcast_split(data, split.generation)
+        self._ingress.tell(data, split.generation)
 
     def observe(self) -> Observation:
         """Return exact counts per version, merged over all routers, living and dead.
@@ -216,9 +218,9 @@ class PortablePlane:
         Raises:
             PlaneError: No router answered.
         """
-        if self._router_app not in applications.statuses():
+        if self._ingress.app not in applications.statuses():
             return Observation(generation=0, arms={})
-        fresh = self._ask_routers("counts")
+        fresh = self._ingress.ask("counts")
         known = self._state.read_reports()
         reports = {**known, **{report["process"]: report for report in fresh}}
         if reports != known:
@@ -236,10 +238,10 @@ class PortablePlane:
         apps = [
             a for a in applications.statuses() if parse_release_app(self._model_name, a) is not None
         ]
-        for app in [self._router_app, *apps]:
+        for app in [self._ingress.app, *apps]:
             applications.delete(app)
         self._state.clear()
-        self._router_handle = None
+        self._ingress.forget()
 
     def _routed(self) -> dict[int, str]:
         """Return the versions that get requests now, with their deployment ids."""
@@ -276,7 +278,7 @@ class PortablePlane:
         )
         applications.start(app, replica)
         self._await_answer(app, deadline_s)
-        self._ensure_router()
+        self._ingress.ensure()
         record = ReleaseRecord(
             deployment_id=self._routed().get(release.version, uuid.uuid4().hex),
             release_id=release.release_id,
@@ -284,83 +286,3 @@ class PortablePlane:
             baseline=None if bins is None else bins.known,
         )
         self._state.write_releases({**self._state.read_releases(), release.version: record})
-
-    def _ensure_router(self) -> None:
-        status = applications.statuses().get(self._router_app)
-        if status is not None and status.status == "RUNNING":
-            return
-        if status is None or status.status == "DEPLOY_FAILED":
-            self._router_handle = None
-            router = applications.build_router(
-                self._model_name,
-                self._route_prefix,
-                self._deadlines_s,
-                self._router_replicas,
-                self._spans,
-            )
-            applications.start(self._router_app, router, route_prefix=self._route_prefix)
-        deadline_s = time.monotonic() + _ROUTER_START_S
-        applications.await_running(self._router_app, deadline_s)
-        self._await_http(deadline_s)
-
-    def _await_http(self, deadline_s: float) -> None:
-        """Wait until the router itself answers at our address."""
-        while time.monotonic() < deadline_s:
-            connection = http.client.HTTPConnection(*self._address, timeout=1.0)
-            try:
-                connection.request("GET", f"{self._route_prefix.rstrip('/')}/ping")
-                if connection.getresponse().getheader("X-KFM-Generation") is not None:
-                    return
-            except (OSError, http.client.HTTPException):
-                pass  # not listening yet: the loop's deadline decides
-            finally:
-                connection.close()
-            time.sleep(_POLL_S)
-        raise PlaneError("the router does not answer", where=self.url, remedy="check the port")
-
-    def _broadcast_split(self, data: bytes, generation: int) -> None:
-        """Have every running router apply a declared split.
-
-        Asking Serve how the routers are takes longer than telling them, so that comes second.
-        """
-
-        def have_it(generations: list[int]) -> bool:
-            return all(found >= generation for found in generations)
-
-        try:
-            self._ask_routers("apply", data, until=have_it, limit_s=_FIRST_ACK_S)
-        except PlaneError:
-            self._router_handle = None
-            self._ensure_router()
-            self._ask_routers("apply", data, until=have_it)
-
-    def _ask_routers(
-        self,
-        method: str,
-        *args: Any,
-        until: Callable[[list[Any]], bool] = bool,
-        limit_s: float = _ACK_S,
-    ) -> list[Any]:
-        """Call every running router until at least one answers and the answers are enough."""
-        deadline_s = time.monotonic() + limit_s
-        failure: Exception | None = None
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            try:
-                if self._router_handle is None:
-                    self._router_handle = applications.handle(self._router_app)
-                response = self._router_handle.broadcast(method, *args)
-                answers: list[Any] = response.results(timeout_s=min(left_s, _ACK_S / 2))
-                if answers and until(answers):
-                    return answers
-            except Exception as exc:  # noqa: BLE001 a router is starting or just died: ask again
-                failure = exc
-            time.sleep(_POLL_S)
-        raise PlaneError(
-            f"the routers did not answer {method!r} ({_reason(failure)})",
-            where=self._router_app,
-            remedy="look at `serve status`; a declared split is applied when they are back",
-        ) from failure
-
-
-def _reason(exc: BaseException | None) -> str:
-    return applications.error_text(str(exc)) or type(exc).__name__

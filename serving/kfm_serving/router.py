@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from kfm_mlflow.rollout.plane import Split
+from kfm_serving.applications import own_replica_id, warm_handle
 from kfm_serving.counts import ArmTally
 from kfm_serving.desired import DesiredSplit, DesiredState, parse_desired_split
 from kfm_serving.names import release_app
@@ -47,7 +48,6 @@ _logger = logging.getLogger(__name__)
 REFRESH_PERIOD_S = 0.5
 MAX_COPIES = 8
 """Copies that one router has under way: a canary that hangs holds no more bodies than this."""
-_WARM_DEADLINE_S = 5.0
 _RETRY_AFTER_S = 1
 
 
@@ -133,7 +133,7 @@ class Router:
         self._refresher: asyncio.Task[None] | None = None
         self._spans = None
         if spans is not None:
-            self._spans = RouterSpans(model_name, self._state, spans, _replica_id())
+            self._spans = RouterSpans(model_name, self._state, spans, own_replica_id())
 
     def __del__(self) -> None:
         """Export the spans that wait; Serve calls this when it stops a router on purpose."""
@@ -160,7 +160,7 @@ class Router:
         """Return what this process has counted since it started, per deployment."""
         arms = {key: tally.to_dict() for key, tally in self._tallies.items()}
         return {
-            "process": f"{_replica_id()}/{self._epoch}",
+            "process": f"{own_replica_id()}/{self._epoch}",
             "generation": self._snapshot.split.generation,
             "arms": arms if self._spans is None else self._spans.add_counts(arms),
         }
@@ -314,16 +314,7 @@ class Router:
             self._snapshot = Snapshot(desired.to_split(), arms, is_whole)
 
     async def _warm_handle(self, version: int) -> Any:
-        from ray import serve
-
-        app = release_app(self._model_name, version)
-        handle = await asyncio.to_thread(serve.get_app_handle, app)
-        # Bodies are small and sent once: by value and in this loop the hop takes half the time.
-        if not handle.is_initialized:  # Ray keeps one handle per application and process
-            handle._init(_run_router_in_separate_loop=False)  # noqa: SLF001 no public option
-        handle = handle.options(_by_reference=False)
-        await asyncio.wait_for(handle.ping.remote(), _WARM_DEADLINE_S)
-        return handle
+        return await warm_handle(release_app(self._model_name, version))
 
     def _unavailable(self, message: str) -> Response:
         return self._respond(
@@ -352,12 +343,6 @@ class Router:
 
 def _ms_since(started_s: float) -> float:
     return (time.perf_counter() - started_s) * 1e3
-
-
-def _replica_id() -> str:
-    from ray import serve
-
-    return str(serve.get_replica_context().replica_id.unique_id)
 
 
 def _mlflow_version() -> str:

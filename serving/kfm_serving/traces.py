@@ -37,6 +37,19 @@ def declared_seed(release_dir: Path) -> int | None:
     return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
+def open_span_log(options: SpanOptions, process: str, *, service_name: str) -> SpanLog:
+    """Open the exporters of one process.
+
+    Args:
+        options: Which spans are kept, and where.
+        process: Names the process's file; no two processes share one.
+        service_name: What the spans say they are from.
+    """
+    name = f"spans-{_UNSAFE.sub('-', process)}.jsonl"
+    path = None if options.directory is None else options.directory / name
+    return SpanLog(open_exporters(path), service_name=service_name, ratio=options.ratio)
+
+
 class RouterSpans:
     """The spans of one router process."""
 
@@ -51,10 +64,8 @@ class RouterSpans:
             options: Which spans are kept, and where.
             process: Names the router's file; no two routers share one.
         """
-        name = f"spans-{_UNSAFE.sub('-', process)}.jsonl"
-        path = None if options.directory is None else options.directory / name
         self._model_name, self._state = model_name, state
-        self._log = SpanLog(open_exporters(path), service_name="kfm-router", ratio=options.ratio)
+        self._log = open_span_log(options, process, service_name="kfm-router")
         self._releases: dict[str, tuple[str, int | None]] = {}
 
     def note(self, split: Split, version: int, deployment_id: str, attempt: Attempt) -> None:

@@ -1,6 +1,5 @@
 """``log_release`` and ``log_validation`` against a real tracking store, all in this process."""
 
-import warnings
 from datetime import UTC, datetime
 
 import mlflow
@@ -72,20 +71,6 @@ def energy():
     with measure_energy() as measured:
         torch.zeros(10).sum()
     return measured
-
-
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tracking")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    with warnings.catch_warnings():
-        # Creating the tables warns about the vendor's own migrations.
-        warnings.simplefilter("ignore")
-        MlflowClient().create_experiment("tests", artifact_location=(folder / "artifacts").as_uri())
-    mlflow.set_experiment("tests")
-    yield folder
-    mlflow.set_tracking_uri(before)
 
 
 def release_table(tracking, key, energy, **changes):

@@ -35,6 +35,8 @@ BENCHES = (
     "rollout_analysis",
     "climate_training",
     "checkpoints",
+    "fleet_plan",
+    "fleet_roll",
     "transition",
     "serving",
     "traffic",
@@ -47,6 +49,14 @@ _OF_A_FOLDER = {
     "focus": "answer rows and tell stories of a Focus Mode model",
 }
 """Benches that ask for nothing but a folder -> what they do."""
+
+_OF_NOTHING = {
+    "rollout_analysis": "canary analysis: false aborts and samples to detection, simulated",
+    "climate_training": "train the climate models, and measure them against their baselines",
+    "fleet_plan": "plan a step of a fleet of 1,000 agents",
+    "fleet_roll": "roll a fleet of agents on a cluster of four nodes, under load",
+}
+"""Benches that ask for nothing -> what they do."""
 
 
 def _options() -> argparse.Namespace:
@@ -90,16 +100,10 @@ def _without_servers(wanted: tuple[str, ...], size: str, work_dir: Path) -> list
         if name in wanted:
             _tell(told)
             rows += import_module(name).measure(size, work_dir)
-    if "rollout_analysis" in wanted:
-        import rollout_analysis
-
-        _tell("canary analysis: false aborts and samples to detection, simulated")
-        rows += rollout_analysis.measure(size)
-    if "climate_training" in wanted:
-        import climate_training
-
-        _tell("train the climate models, and measure them against their baselines")
-        rows += climate_training.measure(size)
+    for name, told in _OF_NOTHING.items():
+        if name in wanted:
+            _tell(told)
+            rows += import_module(name).measure(size)
     if "checkpoints" in wanted:
         import checkpoints
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
-from metadata import made_documents, made_facts, made_focus_documents
+from metadata import (
+    made_documents,
+    made_facts,
+    made_fleet_documents,
+    made_fleet_journal,
+    made_fleet_model_documents,
+    made_focus_documents,
+)
 
 from kfm_mlflow.canonical import NAMESPACE
 from kfm_mlflow.errors import EvidenceError, InputError
@@ -18,6 +25,9 @@ from kfm_mlflow.metadata.schemas import load_schema, schema_names, schema_proble
 DOCUMENTS = {
     **made_documents.DOCUMENTS,
     **made_focus_documents.DOCUMENTS,
+    **made_fleet_documents.DOCUMENTS,
+    **made_fleet_journal.DOCUMENTS,
+    **made_fleet_model_documents.DOCUMENTS,
     "model-card": build_card(
         made_facts.make_release(),
         made_facts.make_files(),

@@ -260,9 +260,10 @@ def run_cli(*arguments: object) -> Any:
 @lru_cache(maxsize=1)
 def make_world(root: Path) -> World:
     run_cli("keys", "new", *KEYS, "--dir", root / "keys")
-    run_cli(
-        "policy", "init", "--family", "climate", "--keys", root / "keys", "-o", root / "policies"
-    )
+    for family in ("climate", "fleet"):
+        run_cli(
+            "policy", "init", "--family", family, "--keys", root / "keys", "-o", root / "policies"
+        )
     world = World(root, tuple(bundle_at(root / f"v1.{i}.0" / "release") for i in range(3)), {})
     signer_id = world.signer("trainer").public_key.key_id
     for index, bundle in enumerate(world.releases):

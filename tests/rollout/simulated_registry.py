@@ -132,8 +132,10 @@ class FakeRegistry:
         self.reports: dict[int, dict[str, Any]] = {}
         self.causes: dict[int, Cause | None] = {}
         """Version that was taken down -> why."""
-        self.unreported: dict[int, int | None] = {}
-        """Version that was taken down without reports as yet -> what was at Production then."""
+        self.unreported: set[int] = set()
+        """Versions that were taken down without reports as yet."""
+        self.serves: Callable[[], int | None] = lambda: self.held.production
+        """What routers answer with."""
         self.violations: list[str] = []
         self.release_dir = Path("/nonexistent")
         self._journal: str | None = None
@@ -273,7 +275,7 @@ class FakeRegistry:
                     raise RefusedError(refusal)
                 if version != held.canary and held.production is not None:
                     self.history.append((held.production, "candidate"))
-                    self.unreported[held.production] = version
+                    self.unreported.add(held.production)
                     self.causes[held.production] = cause
                 canary = None if held.canary == version else held.canary
                 self.held = Levels(version, canary, held.head + 1)
@@ -283,7 +285,7 @@ class FakeRegistry:
                 production = None if held.production == version else held.production
                 canary = None if held.canary == version else held.canary
                 self.held = Levels(production, canary, held.head + 1)
-                self.unreported[version] = production
+                self.unreported.add(version)
                 self.causes[version] = cause
             self.history.append((version, to_level))
 
@@ -299,16 +301,23 @@ class FakeRegistry:
             self._check_reports(version)
 
     def _check_reports(self, version: int) -> None:
-        """Note a reversion whose reports are not three, or name another version than came back."""
+        """Note a reversion whose reports are not three, or name another version than came back.
+
+        That is what is at Production and has the traffic; neither, when it may not be served.
+        """
         if version not in self.unreported:
             return
-        restored, documents = self.unreported.pop(version), self.reports[version]
+        self.unreported.remove(version)
+        documents, restored = self.reports[version], self.held.production
         if documents.keys() != {ROLLBACK_REPORT, DRIFT_SUMMARY, SOVEREIGNTY_CONFLICT}:
             self.violations.append(f"v{version} was taken down with {sorted(documents)} alone")
             return
         said = documents[ROLLBACK_REPORT]["restored_version"]
-        if said != restored and not (said is None and restored in self.recalls):
-            self.violations.append(f"v{version}: v{restored} came back, reported is v{said}")
+        came_back = None if restored in self.recalls else restored
+        if (said, self.serves()) != (came_back, came_back):
+            self.violations.append(
+                f"v{version}: v{came_back} came back, reported is v{said}, served v{self.serves()}"
+            )
 
     def load_journal(self, model_name: str) -> dict[str, Any] | None:
         with self._call("load_journal"):

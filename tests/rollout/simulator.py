@@ -70,6 +70,7 @@ class World:
         )
         self.plane = FakePlane(self.fuse, self.registry)
         self.plane.is_forbidden = self.registry.tells_recall
+        self.registry.serves = lambda: self.plane.split.stable
         self.plan = plan or build_plan()
         self.errors: list[Exception] = []
         self.kills = 0

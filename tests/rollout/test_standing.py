@@ -109,7 +109,7 @@ def test_level_that_goes_after_a_failed_rollback_is_reported_anew(when):
     for index in range(begun, len(undisturbed.fuse.calls)):
         world, _ = tell(Fuse(at=index, when=when))
         assert world.registry.held.production is None
-        assert world.registry.unreported == {}, undisturbed.fuse.calls[index]
+        assert world.registry.unreported == set(), undisturbed.fuse.calls[index]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

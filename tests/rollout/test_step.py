@@ -164,6 +164,30 @@ def test_rule_5_a_person_who_moved_production_meanwhile_is_not_overruled():
     assert (state.phase, actions) == (Phase.ROLLED_BACK, ())
 
 
+def test_rule_5_reports_wait_for_what_a_person_moved_to_production_and_name_it():
+    facts = see(levels=Levels(7, 2, 11), analysis=found(Verdict.FAIL))
+    state, actions = step(PLAN_, in_canary(published=True, analysis=facts.analysis), facts, NOW)
+    # The version that is up gets the traffic at once; it is not what comes back.
+    assert actions == (SetSplit(1, None, 0.0, 6), Demote(2, 7, 2, "error_ratio: because"))
+    facts = see(levels=Levels(7, None, 12), applied_generation=6)
+    state, actions = step(PLAN_, state, facts, after(1))
+    assert actions == (Deploy(7),)
+    facts = replace(facts, deployed=frozenset({1, 2, 7}))
+    state, actions = step(PLAN_, state, facts, after(2))
+    assert actions == (SetSplit(7, None, 0.0, 7), PublishVerdict(2), WriteReports(2, 7))
+
+
+@pytest.mark.parametrize("production", [7, None])
+def test_rule_5_an_operators_rollback_ends_with_a_person_who_moved_production(production):
+    state = in_canary(END, Phase.ABORTING, promoted=True, trigger=Trigger.OPERATOR, reason="units")
+    state = replace(state, split=AskedSplit(2, None, 0.0, 5))
+    facts = see(levels=Levels(production, None, 11), deployed=frozenset({1, 2, 7}), admitted=False)
+    state, actions = step(PLAN_, state, facts, NOW)
+    assert actions == (SetSplit(production, None, 0.0, 6), WriteReports(2, production))
+    assert state.trigger is Trigger.REGISTRY
+    assert state.reason == "units; production was moved by somebody else"
+
+
 def test_rule_6_new_candidate_restarts_against_the_last_stable():
     state, actions = step(PLAN_, in_canary(), see(levels=Levels(1, 3, 9)), NOW)
     assert (state.phase, state.candidate, state.stable, actions) == (Phase.PENDING, 3, 1, ())

@@ -19,6 +19,10 @@ import time
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 FOLDER = Path(sys.argv[1])
 """Short, because Ray's sockets lie below it."""
@@ -55,21 +59,30 @@ RECOVERY_S = 30.0
 _LEAN = {"object_store_memory": 80 * 2**20}
 
 
-def start_cluster() -> Cluster:
-    """Start the head and the nodes, each with one logical CPU, and connect to them."""
+def write_token() -> None:
+    """Write the secret of the cluster where Ray looks for it."""
     (FOLDER / "token").write_text("0" * 64)
     (FOLDER / "token").chmod(0o600)
+
+
+def start_cluster(
+    labels: Sequence[Mapping[str, str]] = ({},) * NODE_COUNT,
+    head_labels: Mapping[str, str] | None = None,
+) -> Cluster:
+    """Start the head and a node per set of labels, and connect to them."""
+    write_token()
     head = {
         "num_cpus": 2,
         "include_dashboard": False,
         "include_log_monitor": False,
         "no_monitor": True,
         "gcs_server_port": free_port(),
+        "labels": dict(head_labels or {}),
         **_LEAN,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(NODE_COUNT):
-        cluster.add_node(num_cpus=1, wait=False, **_LEAN)
+    for named in labels:
+        add_node(cluster, named)
     cluster.wait_for_nodes()
     ray.init(
         address=cluster.address,
@@ -78,6 +91,11 @@ def start_cluster() -> Cluster:
         logging_level=logging.ERROR,
     )
     return cluster
+
+
+def add_node(cluster: Cluster, labels: Mapping[str, str]) -> None:
+    """Add a node with one logical CPU; does not wait for it."""
+    cluster.add_node(num_cpus=1, labels=dict(labels), wait=False, **_LEAN)
 
 
 def start_serve() -> int:
@@ -118,7 +136,7 @@ class Load(threading.Thread):
     """Scores without a pause until it is stopped."""
 
     def __init__(self, port: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self._port, self._stop_asked = port, threading.Event()
         self.seen: Counter[str] = Counter()
 
@@ -131,6 +149,7 @@ class Load(threading.Thread):
                 self.seen[str(score(self._port, f"load-{number}")[0])] += 1
             except (OSError, http.client.HTTPException) as exc:
                 self.seen[type(exc).__name__] += 1
+                self._stop_asked.wait(0.05)
 
     def stop(self) -> None:
         """Return when the last request has ended."""
@@ -148,7 +167,7 @@ def misrouted(port: int, split: Split, request_count: int = 40) -> list[str]:
 
 def generations(plane: PortablePlane) -> list[int]:
     """Return what every running router applies."""
-    return sorted(report["generation"] for report in plane._ask_routers("counts"))
+    return sorted(report["generation"] for report in plane._ingress.ask("counts"))
 
 
 def await_whole(plane: PortablePlane) -> float:

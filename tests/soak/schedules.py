@@ -17,8 +17,8 @@ Laws, looked at after every pass:
 7. What an authority forbids is given no traffic, and has none after the next pass that reached
    registry and routers, clean or not: one that the registry refused something in counts, too. What a newer validation finds
    bad is not at Production in the end, unless nothing can take its place or an operator kept it.
-8. Each reversion, from canary or from Production, leaves its three reports, and they name what the
-   registry restored.
+8. Each reversion, from canary or from Production, leaves its three reports, and they name what is at
+   Production and has the traffic when they are written.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ FOUND_ONCE = {
     "an operator's rollback from a regressed release went to a recalled one": 2998,
     "a canary in the same pass hid what was found against the first release": 3060,
     "after a cluster's restart a split of another controller was taken for one's own": 4057,
+    "a canary was taken back for a version that a person had just moved off Production": 4809,
 }
 
 

@@ -3,7 +3,8 @@
 A field's season (mean and two first harmonics per cell, from the training rows) is taken out, the
 rest divided by its training deviation, squeezed through a bottleneck and spread again. The score
 is the mean square of what is left: a field that obeys the relations between cells scores low
-however far it is from the mean; one that breaks them scores high though no cell is unusual.
+however far it is from the mean; one that breaks them scores high though no cell is unusual. What is left is
+smoothed a little first: what one cell says and its neighbours do not is noise, and no anomaly.
 """
 
 from __future__ import annotations
@@ -31,14 +32,27 @@ class Reconstruction(nn.Module):
         shape: (lat, lon).
         code_size: Numbers that a field is squeezed into.
         width: Hidden units on both sides.
+        smoothing_cells: Deviation of the Gaussian that smooths what is left, in cells; 0 is none.
     """
 
     season: Tensor
     spread: Tensor
+    along_lat: Tensor
+    along_lon: Tensor
 
-    def __init__(self, *, shape: tuple[int, int], code_size: int = 12, width: int = 64) -> None:
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int],
+        code_size: int = 12,
+        width: int = 64,
+        smoothing_cells: float = 0.0,
+    ) -> None:
         super().__init__()
         size = shape[0] * shape[1]
+        self.shape = shape
+        for name, count in zip(("along_lat", "along_lon"), shape, strict=True):
+            self.register_buffer(name, _gaussian(count, smoothing_cells), persistent=False)
         self.register_buffer("season", torch.zeros(3, *shape))
         self.register_buffer("spread", torch.ones(*shape))
         self.squeeze = nn.Linear(size, code_size)
@@ -62,8 +76,18 @@ class Reconstruction(nn.Module):
         """Return the score; 0 is perfectly explained."""
         seen = self.departures(rows)
         code = self.squeeze(seen)
-        left = seen - self.spread_out(code) - self.bend(code)
-        return left.square().mean(dim=1, keepdim=True)
+        left = (seen - self.spread_out(code) - self.bend(code)).unflatten(1, self.shape)
+        smooth = self.along_lat @ left @ self.along_lon.T
+        return smooth.square().flatten(1).mean(dim=1, keepdim=True)
+
+
+def _gaussian(count: int, deviation: float) -> Tensor:
+    """Return the matrix [count, count] that smooths a line; its rows sum to 1, at the ends, too."""
+    if not deviation:
+        return torch.eye(count)
+    at = torch.arange(count, dtype=torch.float64)
+    weight = torch.exp(-0.5 * ((at[:, None] - at[None, :]) / deviation).square())
+    return (weight / weight.sum(dim=1, keepdim=True)).float()
 
 
 def season_of(rows: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -78,7 +102,7 @@ def season_of(rows: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def train_reconstruction(
-    rows: Floats, config: Fit, *, code_size: int, width: int
+    rows: Floats, config: Fit, *, code_size: int, width: int, smoothing_cells: float = 0.0
 ) -> tuple[nn.Module, History, float]:
     """Fit to ordinary rows: the less is left of them, the better.
 
@@ -87,11 +111,14 @@ def train_reconstruction(
         config: How.
         code_size: Numbers that a field is squeezed into.
         width: Hidden units.
+        smoothing_cells: As the model takes it.
     """
 
     def build() -> Reconstruction:
         shape = (rows.shape[2], rows.shape[3])
-        model = Reconstruction(shape=shape, code_size=code_size, width=width)
+        model = Reconstruction(
+            shape=shape, code_size=code_size, width=width, smoothing_cells=smoothing_cells
+        )
         model.learn_season(rows)
         return model
 

@@ -39,14 +39,16 @@ class Patches:
     Attributes:
         learned: Training rows, [n, 3, 12, 20].
         held: Held-out rows, [m, 3, 12, 20].
-        partner: For each held-out row another of its season, [m].
+        learned_partner: For each training row another of its season, [n].
+        held_partner: The same of the held-out rows, [m].
         source: Where they come from.
         training_places: Latitude and longitude of the training rows' values, [n, 12, 20] each.
     """
 
     learned: Floats
     held: Floats
-    partner: NDArray[np.int64]
+    learned_partner: NDArray[np.int64]
+    held_partner: NDArray[np.int64]
     source: Source
     training_places: tuple[Doubles, Doubles]
 
@@ -68,19 +70,24 @@ def cut_reanalysis(path: Path) -> Patches:
     number = np.arange(len(fields.lon)) // band
     is_training = number % 2 == 0
     lefts = _lefts(len(fields.lon), band, 0)
-    learned, _ = _cut(fields, lefts, is_training)
-    held, group = _cut(fields, _lefts(len(fields.lon), band, 1), is_training)
-    # The next patch of the same field and latitudes.
-    partner = np.arange(len(held))
-    for value in np.unique(group):
-        members = np.flatnonzero(group == value)
-        partner[members] = np.roll(members, -1)
+    learned, learned_group = _cut(fields, lefts, is_training)
+    held, held_group = _cut(fields, _lefts(len(fields.lon), band, 1), is_training)
+    partners = (_next_in(learned_group), _next_in(held_group))
     source = Source(
         *(fields.name, path.name, fields.digest, fields.bbox, fields.start_at, fields.end_at),
         variables=tuple(sorted(set(fields.variables))),
         cell_size_deg=abs(float(fields.lat[1] - fields.lat[0])),
     )
-    return Patches(learned, held, partner, source, _places(fields, lefts))
+    return Patches(learned, held, *partners, source, _places(fields, lefts))
+
+
+def _next_in(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the next patch of the same field and latitudes; of the last one, the first."""
+    partner = np.arange(len(group))
+    for value in np.unique(group):
+        members = np.flatnonzero(group == value)
+        partner[members] = np.roll(members, -1)
+    return partner
 
 
 def _tops(fields: FieldSet) -> NDArray[np.int64]:

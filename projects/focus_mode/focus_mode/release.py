@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from focus_mode.prepared import SIZES, prepare
 from focus_mode.train import train
 from kfm_mlflow import log_release, measure_energy
 from kfm_mlflow.authoring.project import add_release_options, find_key
+from kfm_mlflow.authoring.replay import load_replay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +46,16 @@ def headline(metrics: Mapping[str, float]) -> str:
         f"hazard skill {metrics['hazard_skill']:.2f}, "
         f"recall at 10 {metrics['recall_at_10']:.2f}"
     )
+
+
+def instant_of_rules() -> datetime:
+    """Return when regions are asked for their rules: now, or when a rebuilt release was made.
+
+    Consent, embargo and season decide how finely a region may be shown; a rebuild in another
+    season must draw the map that was drawn.
+    """
+    replay = load_replay(os.environ)
+    return replay.released_at if replay else datetime.now(UTC)
 
 
 def main() -> None:
@@ -85,7 +98,7 @@ def main() -> None:
             baseline="sample-mean",
             description="Context of five domains, fused, and the stories told from it.",
             regions=prepared.regions_path,
-            contents=draft.contents(prepared.regions),
+            contents=draft.contents(prepared.regions, instant_of_rules()),
         )
     print(f"released {released.release_id}: {headline(metrics)}", flush=True)
     arguments = ["--run-id", run.info.run_id, "--data", options.data, "--key", str(validator)]

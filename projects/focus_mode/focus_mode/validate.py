@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from focus_mode.prepared import Prepared
-    from kfm_mlflow.authoring.validation import LoggedValidation
+    from kfm_mlflow.authoring.validated import LoggedValidation
 
 _TWICE_COUNT = 32
 _OWN_SEED = 7919

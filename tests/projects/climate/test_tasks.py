@@ -165,6 +165,49 @@ def test_anomalies_are_weaker_than_ordinary_weather_and_hide_from_cell_by_cell_s
     assert found["average_precision_zscore"] < 0.2
 
 
+def test_scores_of_anomalies_are_explained_alike_under_noise_in_release_and_validation(trained):
+    from explanation import contents_of
+    from kfm_mlflow.monitor.attribution import integrated_gradients_summary
+
+    prepared, made = trained("anomaly")
+    summary = contents_of(prepared, made.model, seed=42).documents["xai/summary.json"]
+    again = integrated_gradients_summary(
+        made.model, prepared.explained.held[:16], seed=47, baseline=prepared.explained_from
+    )
+    assert summary["notes"][-1] == "Explained: fields with an anomaly put in."
+    for explained in (summary, again):
+        assert explained["stability"]["min_correlation"] >= 0.8  # the limit of gate xai
+        assert explained["convergence_delta"] <= 0.05
+
+
+def test_fields_that_are_explained_are_not_what_was_learned_from():
+    prepared = prepare("anomaly")
+    known = {row.tobytes() for row in prepared.baseline_rows}
+    assert not any(row.tobytes() in known for row in prepared.explained.learned)
+    held = {row.tobytes() for row in prepared.validation_rows}
+    assert all(row.tobytes() in held for row in prepared.explained.held)
+
+
+def test_what_one_cell_says_against_its_neighbours_counts_less_than_what_they_share():
+    from anomaly.model import Reconstruction
+
+    rows = np.zeros((2, 3, 12, 20), np.float32)
+    rows[0, 0, 5, 8:10] = 1.0
+    rows[1, 0, 5, 8], rows[1, 0, 5, 9] = 1.0, -1.0
+    plain, smooth = (
+        Reconstruction(shape=(12, 20), smoothing_cells=cells).eval() for cells in (0.0, 0.5)
+    )
+    for model in (plain, smooth):
+        for layer in (model.squeeze, model.spread_out):
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
+        torch.nn.init.zeros_(model.bend[2].weight)
+    alike, torn = predict_with(plain)(rows)[:, 0]
+    assert alike == torn == pytest.approx(2.0 / 240.0)
+    alike, torn = predict_with(smooth)(rows)[:, 0]
+    assert torn < 0.8 * alike
+
+
 def test_hazard_comes_near_the_probability_that_the_days_were_drawn_from(trained):
     from hazard.world import true_probability
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from projects.focus_mode.released import Workshop, refusing, remember
+from projects.focus_mode.released import AT, Workshop, refusing, remember
 
 from focus_mode.defects import DEFECTS
+from focus_mode.release import instant_of_rules
+from kfm_mlflow.authoring.attestations import PROVENANCE_NAME
+from kfm_mlflow.authoring.replay import VARIABLE, write_record
 from kfm_mlflow.canonical import load_json
 from kfm_mlflow.metadata.schemas import schema_problems
 from kfm_mlflow.release.export import listing
@@ -60,6 +63,17 @@ def test_a_validation_answers_the_eight_questions_of_the_source_document(honest)
     assert all(parts for parts in document["points"].values())
     assert document["points"]["drift-baseline-alignment"]["drift.verdict"] == "PASS"
     assert document["points"]["telemetry-presence"] == {"metrics.telemetry_problem_count": 0.0}
+
+
+def test_a_rebuild_asks_regions_for_the_rules_of_the_day_of_the_release(
+    honest, tmp_path, monkeypatch
+):
+    bundle = honest[0]
+    envelope = dict(bundle.read_envelopes())[PROVENANCE_NAME]
+    assert instant_of_rules() > AT
+    write_record(bundle, envelope, tmp_path)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert instant_of_rules() == AT
 
 
 def test_the_stac_item_says_what_the_source_document_asks(honest):

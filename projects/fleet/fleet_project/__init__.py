@@ -1,0 +1,1 @@
+"""The fleet: generated tasks, three specialty heads and a coordinator, and what providers make."""

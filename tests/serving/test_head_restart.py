@@ -1,0 +1,68 @@
+"""The head of a real Ray is killed under a rollout and started again: the same decision in the end.
+
+Run by ``make soak``, because the head stays away for more than a minute.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif("KFM_SOAK" not in os.environ, reason="takes minutes: make soak"),
+]
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Return what was seen on a cluster of its own; its folder is short for Ray's sockets."""
+    folder = tempfile.mkdtemp(prefix="kfm-")
+    # A session of Ray in this process must not be taken for the program's.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    program = Path(__file__).with_name("head_restart.py")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", str(program), folder],
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+            env=environ,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_while_the_head_is_away_nothing_is_decided_and_the_journal_says_so_once(seen):
+    before, away = seen["before"], seen["away"]
+    assert seen["killed"] > 5, "Ray's own processes, Serve's and the releases'"
+    unmoved = ("phase", "step_index", "production", "canary", "moves")
+    assert [away[name] for name in unmoved] == [before[name] for name in unmoved]
+    assert (before["phase"], before["production"], before["canary"]) == ("Canary", 1, 2)
+    assert before["plane_problem"] == ""
+    assert away["plane_problem"] != ""
+    assert away["narrative"]["reason"] == away["plane_problem"]
+    assert away["narrative"]["is_loud"] is True
+    assert seen["passes_away"] > 2, "the controller outlived a minute without a head"
+    assert len(seen["problems"]) == 1
+    assert away["generation"] == before["generation"] + 1
+
+
+def test_a_head_that_comes_back_serves_both_releases_again_and_the_canary_is_promoted(seen):
+    after = seen["after"]
+    assert seen["deployed_anew"] == [1, 2]
+    assert (after["production"], after["canary"], after["plane_problem"]) == (2, None, "")
+    assert after["moves"] == seen["away"]["moves"] + 1
+    assert seen["verdicts"] == ["PASS"]
+    assert seen["split"] == [2, None]
+    assert seen["answered_again"] > 0
+    assert seen["violations"] == []
