@@ -70,3 +70,35 @@ def test_data_without_coordinates_stops_the_demo_before_anything_is_started(tmp_
     assert "bare.nc" in done.stderr
     assert "latitude" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(1500)  # four minutes on quiet cores
+def test_a_fleet_takes_two_releases_stops_a_bad_one_and_goes_back(plain_environ) -> None:
+    environ = {**plain_environ, "COLUMNS": "200", "TERM": "dumb"}
+    before = demo_processes()
+    done = subprocess.run(
+        [sys.executable, ROOT / "projects" / "demo" / "demo.py", "--family", "fleet"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "NOT SO" not in done.stdout
+    claims = [line for line in done.stdout.splitlines() if line.startswith("  ok: ")]
+    for claim in (
+        "what is below a gate is rejected, with each gate's value",
+        "Staging is refused to v1 without votes",
+        "the first batch of v1 is one agent per specialty, and healthy",
+        "every agent serves v1, and the registry says so",
+        "every agent serves v2, and the registry says so",
+        "v3 is stopped after its first batch",
+        "every agent is back at v2, registry and tasks together",
+        "three reports are written",
+        "rollback puts every agent from v2 to v1",
+        "kfm fleet status shows agents and fleet",
+        "no task failed during two rolls and two ways back",
+    ):
+        assert any(line.startswith(f"  ok: {claim}") for line in claims), claim
+    assert demo_processes() - before == set()

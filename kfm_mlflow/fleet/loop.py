@@ -165,16 +165,14 @@ class FleetLoop:
 
     def _reconcile(self) -> FleetState:
         state = self._load()
+        asked: tuple[Action, ...] = ()
         for _ in range(MAX_ROUNDS):
-            before = (state.phase, state.candidate, state.stable, state.batch_index)
-            state, acted = self._round(state)
-            if not acted and before == (
-                state.phase,
-                state.candidate,
-                state.stable,
-                state.batch_index,
-            ):
+            before = _stage(state)
+            state, actions = self._round(state)
+            # What is asked for again has yet to show: instances take their time to come and go.
+            if before == _stage(state) and actions in {(), asked}:
                 break
+            asked = actions
         return state
 
     def _load(self) -> FleetState:
@@ -208,7 +206,7 @@ class FleetLoop:
         self._told_at = now
         return saved
 
-    def _round(self, state: FleetState) -> tuple[FleetState, bool]:
+    def _round(self, state: FleetState) -> tuple[FleetState, tuple[Action, ...]]:
         levels = self._registry.levels(self._model_name)
         self._known = (state, levels)
         observation = self._observe(state)
@@ -227,7 +225,7 @@ class FleetLoop:
             decided = self._save(decided)
         self._known = (decided, levels)
         self._measured = decided
-        return self._act(decided, actions), bool(actions)
+        return self._act(decided, actions), actions
 
     def _is_due(self, state: FleetState) -> bool:
         """Whether a decision changed, or what the journal tells of agents is old."""
@@ -236,7 +234,7 @@ class FleetLoop:
         return (self._clock.now() - self._told_at).total_seconds() >= TOLD_S
 
     def _act(self, state: FleetState, actions: tuple[Action, ...]) -> FleetState:
-        """Carry out actions in order; stop at the first that fails."""
+        """Carry out actions in order; stop at the first that fails, unless it is of one agent."""
         done = state
         for action in actions:
             self._leadership.require()
@@ -244,6 +242,10 @@ class FleetLoop:
                 release_id = self._perform(done, action)
             except KfmError as error:
                 failed = record_failure(done, action, error, self._clock.now())
+                if isinstance(action, Start | Stop) and failed.phase is done.phase:
+                    _log.warning("fleet of %s: %s: %s", self._model_name, action, error)
+                    done = failed
+                    continue
                 if failed != state:
                     failed = self._save(failed)
                 if failed.phase is done.phase:
@@ -368,3 +370,8 @@ class FleetLoop:
             reason="first batch passed" if isinstance(action, Promote) else action.reason,
             cause=cause,
         )
+
+
+def _stage(state: FleetState) -> tuple[object, ...]:
+    """Return what must stay as it is for a pass to have nothing more to do."""
+    return state.phase, state.candidate, state.stable, state.batch_index

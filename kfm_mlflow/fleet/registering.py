@@ -204,6 +204,8 @@ def _register(
                 inputs=(text_field("task"),),
                 license=_license(chosen),
                 care={"labels": _labels(chosen)},
+                # What it was made from is the provider's to say, not the checkout of who collects.
+                source=units[0].directory,
                 **stated,
             )
             made = mlflow.register_model(logged.model_uri, name, tags=dict(tags))

@@ -32,7 +32,7 @@ os.environ.update(
 from processes import free_port
 from ray.cluster_utils import Cluster
 
-_LEAN = {"object_store_memory": 80 * 2**20, "node_ip_address": "127.0.0.1"}
+_LEAN = {"object_store_memory": 80 * 2**20}
 
 
 def main() -> None:

@@ -357,7 +357,7 @@ class FleetDemo:
             board.observe(
                 "what is below a gate is rejected, with each gate's value",
                 json.dumps(rejections)[:140],
-                holds=len(rejections["rejections"]) == 1,
+                holds=len(rejections["rejected"]) == 1,
             )
         with board.step("kfm fleet run: six agents", "the fleet follows the registry"):
             self.start_fleet(address)

@@ -46,10 +46,11 @@ def rank_targets(
 ) -> tuple[Target, ...]:
     """Return whom to ask: the first gets the task, the next the second attempt.
 
-    Agents that have a version stand in the order of their rendezvous hashes with the id (Thaler and
-    Ravishankar, "Using name-based mappings to increase hit rates", 1998), so each is first for an
-    even share of the ids. The first agent's canary comes first for its share of the ids; all
-    others, and that agent again last, are asked at their ordinary version.
+    Agents that have a version, or a canary alone, stand in the order of their rendezvous hashes
+    with the id (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998),
+    so each is offered an even share of the ids. The first agent's canary comes first for its share
+    of them; all others, and that agent again last, are asked at their ordinary version. What an
+    agent without one is offered beyond its canary's share goes to the others.
 
     Args:
         table: The route table in force.
@@ -59,30 +60,33 @@ def rank_targets(
             another one may not answer either.
 
     Returns:
-        Empty when no such agent has a version.
+        Empty when no such agent has a version for this id.
     """
     key = task_id.encode()
-    able = [
+    offered = [
         agent
         for agent in table.agents
-        if agent.version is not None and specialty in (None, agent.specialty)
+        if {agent.version, agent.canary} != {None} and specialty in {None, agent.specialty}
     ]
-    able.sort(key=lambda agent: hashlib.sha256(agent.agent.encode() + b"\0" + key).digest())
-    able.sort(key=lambda agent: agent.deployment_ids[_version(agent)] in doubted)
-    ordinary = [_target(agent, _version(agent)) for agent in able]
-    if not able:
+    offered.sort(key=lambda agent: hashlib.sha256(agent.agent.encode() + b"\0" + key).digest())
+    offered.sort(key=lambda agent: _usual(agent) in doubted)
+    if not offered:
         return ()
-    first = able[0]
+    ordinary = [_target(agent, agent.version) for agent in offered if agent.version is not None]
+    first = offered[0]
     if first.canary is None or bucket(key) >= canary_bucket_count(first.canary_ratio):
         return tuple(ordinary)
     canary = _target(first, first.canary, is_canary=True)
-    order = [canary, *ordinary[1:], ordinary[0]]
+    again = [target for target in ordinary if target.agent == first.agent]
+    order = [canary, *(target for target in ordinary if target not in again), *again]
     return tuple(sorted(order, key=lambda target: target.deployment_id in doubted))
 
 
-def _version(agent: RoutedAgent) -> int:
-    assert agent.version is not None
-    return agent.version
+def _usual(agent: RoutedAgent) -> str:
+    """Return the deployment id of the instance that an agent is known by."""
+    version = agent.canary if agent.version is None else agent.version
+    assert version is not None
+    return agent.deployment_ids[version]
 
 
 def _target(agent: RoutedAgent, version: int, *, is_canary: bool = False) -> Target:

@@ -41,6 +41,7 @@ class MemoryPlane:
         fuse: Counts what changes something, and kills the caller at one call.
         answers_wrongly: Instances whose answers are not those of their release.
         unplaceable: Instances for which no node is there.
+        refuses: Agents for which no start can be asked.
         is_away: Whether the cluster answers nobody.
         routed: Every table that was applied.
         unserved: Tasks for which no agent had a version.
@@ -49,6 +50,7 @@ class MemoryPlane:
     fuse: Fuse
     answers_wrongly: set[tuple[str, int]] = field(default_factory=set)
     unplaceable: set[tuple[str, int]] = field(default_factory=set)
+    refuses: set[str] = field(default_factory=set)
     is_away: bool = False
     routed: list[RouteTable] = field(default_factory=list)
     unserved: int = 0
@@ -60,6 +62,8 @@ class MemoryPlane:
     def start(self, agent: Agent, release: Deployable) -> None:
         """Run an instance at once."""
         self._reach()
+        if agent.name in self.refuses:
+            raise PlaneError("its node answers nobody", where=agent.name)
         with self.fuse.call("start"):
             self._releases.setdefault((agent.name, release.version), release)
             self._counts.setdefault((agent.name, release.version), TaskCounts())

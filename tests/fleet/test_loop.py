@@ -162,3 +162,20 @@ def test_what_is_told_of_agents_is_never_older_than_ten_seconds_at_rest(release_
     before = fleet.journal["narrative"]["described_at"]
     fleet.live(12)
     assert fleet.journal["narrative"]["described_at"] != before
+
+
+def test_an_agent_that_cannot_be_asked_to_start_does_not_hold_up_the_others(release_dir):
+    fleet = Fleet(release_dir, canary=1)
+    fleet.until("Succeeded")
+    fleet.plane.stop("doc-1", 1)
+    fleet.plane.stop("memory-1", 1)
+    fleet.plane.refuses = {"doc-1"}
+    fleet.live(8)
+    standing = {agent["name"]: agent["version"] for agent in fleet.journal["narrative"]["agents"]}
+    assert standing["memory-1"] == 1
+    assert standing["doc-1"] is None
+    assert "doc-1" in fleet.journal["unplaced"]
+    fleet.plane.refuses = set()
+    fleet.live(12)
+    standing = {agent["name"]: agent["version"] for agent in fleet.journal["narrative"]["agents"]}
+    assert set(standing.values()) == {1}

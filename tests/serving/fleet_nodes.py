@@ -150,6 +150,7 @@ def serve_and_roll(
     load.start()
     begun_s = time.monotonic()
     roll_forward(roll, plane, said)
+    fleet.await_until(lambda: load.answered[SWAPPED, 2] > 0, "a task of the swapped agent")
     said["forward_s"] = time.monotonic() - begun_s
     said["observe_ms"] = time_of(plane.observe)
     probes = {key: tuple(fleet.TASK_OF.values()) for key in roll.instances()}

@@ -52,9 +52,11 @@ def test_order_names_instances_of_the_specialty_once_each_with_the_doubted_last(
 ):
     order = rank_targets(routes, specialty, task_id, doubted)
     asked = [target.deployment_id for target in order]
-    able = {a.agent for a in routes.agents if a.version and specialty in (None, a.specialty)}
+    named = [a for a in routes.agents if specialty in (None, a.specialty)]
+    able = {agent.agent for agent in named if agent.version}
+    alone = {agent.agent for agent in named if agent.canary and not agent.version}
     assert len(set(asked)) == len(asked)
-    assert {target.agent for target in order} == able
+    assert able <= {target.agent for target in order} <= able | alone
     assert [key in doubted for key in asked] == sorted(key in doubted for key in asked)
     assert all(specialty in (None, target.specialty) for target in order)
 
@@ -65,6 +67,18 @@ def test_second_attempt_goes_to_another_agent_where_there_is_one(routes, task_id
     if len({target.agent for target in order}) > 1:
         assert order[0].agent != order[1].agent
     assert not any(target.is_canary for target in order[1:])
+
+
+def test_an_agent_with_a_canary_alone_gets_that_share_of_what_it_is_offered():
+    first = table(routed("a0", None, canary=1, ratio=0.1), routed("a1", None))
+    seen = Counter(len(rank_targets(first, "plan", task_id)) for task_id in IDS)
+    assert abs(seen[1] / len(IDS) - 0.1) < 0.02
+    assert seen[0] + seen[1] == len(IDS)
+    beside = table(routed("a0", None, canary=2, ratio=0.1), routed("a1", 1))
+    orders = [rank_targets(beside, "plan", task_id) for task_id in IDS]
+    canaries = sum(order[0].is_canary for order in orders)
+    assert abs(canaries / len(IDS) - 0.05) < 0.02
+    assert all(order[-1].agent == "a1" for order in orders)
 
 
 @given(ids)
