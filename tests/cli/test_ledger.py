@@ -120,7 +120,7 @@ def test_show_tells_a_stranger_who_what_when_why_and_what_did_not_pass(kfm, stor
         "who         unauthenticated (not logged in)",
         "why         [31mtoo early by far",
         "votes       0 of",
-        "votes INCONCLUSIVE: votes 0 of",
+        "votes INCONCLUSIVE: quorum_not_met: votes 0 of",
         "→ kfm vote models:/",
         "release     v1.1.0 sha256:",
         "rollback to sha256:",
