@@ -37,7 +37,8 @@ sys.path.append(str(PROJECT))
 
 from fleet_project.tasks import generate_tasks, urgent_tasks  # noqa: E402 - found by the line above
 
-LIVE_SEED, TASK_COUNT, RATE_PER_S = 2024, 600, 60.0
+LIVE_SEED, TASK_COUNT = 2024, 600
+RATE_PER_S, QUIET_RATE_PER_S = 60.0, 10.0
 COUNCIL = ("council-1", "council-2", "council-3", "council-4-indigenous-representative")
 VOTERS = (COUNCIL[0], COUNCIL[1], COUNCIL[3])
 NODE_COUNT, MODEL, BBOX = 3, "fleet", "-102.05,36.99,-94.59,40.0"
@@ -212,8 +213,11 @@ class FleetDemo:
             key=key,
         )
 
-    def make_release(self, name: str) -> int:
-        """Collect, fuse, register and validate; return the version."""
+    def make_release(self, name: str, *, seed: int, defect: str = "none") -> int:
+        """Make artifacts, collect, fuse, register and validate; return the version."""
+        # Fewer tasks meanwhile: two cores are to train, too.
+        self.traffic.rate_per_s = QUIET_RATE_PER_S
+        self.samples(name, seed=seed, defect=defect)
         manifests = f"--manifests '{name}/*_manifest.json'"
         terms = f"--probes {name}/probes.json --register --key keys/trainer.pem --bbox={BBOX}"
         collected = self.kfm(
@@ -263,6 +267,7 @@ class FleetDemo:
         self.vote(version, "staging")
         self.client.set_registered_model_alias(MODEL, "staging", str(version))
         self.vote(version, "canary")
+        self.traffic.rate_per_s = RATE_PER_S
         self.client.set_registered_model_alias(MODEL, "canary", str(version))
 
     def roll(self, version: int) -> None:
@@ -351,8 +356,7 @@ class FleetDemo:
             "Three providers' artifacts: collect, fuse, validate",
             "digests and signatures are checked, one winner per role, measured again",
         ):
-            self.samples("first", seed=42)
-            first = self.make_release("first")
+            first = self.make_release("first", seed=42)
             rejections = json.loads((self.folder / "first" / "rejections.json").read_text())
             board.observe(
                 "what is below a gate is rejected, with each gate's value",
@@ -365,8 +369,7 @@ class FleetDemo:
             self.traffic.start()
             self.roll(first)
         with board.step("A second release", "the next one rolls beside it, no task is lost"):
-            self.samples("second", seed=43)
-            second = self.make_release("second")
+            second = self.make_release("second", seed=43)
             served_since_s = time.monotonic()
             self.to_first_batch(second)
             self.roll(second)
@@ -374,8 +377,7 @@ class FleetDemo:
             "A release that holds unsafe tasks on paper, and acts on urgent ones",
             "live tasks find it in its first batch",
         ):
-            self.samples("third", seed=44, defect="urgent-heads")
-            third = self.make_release("third")
+            third = self.make_release("third", seed=44, defect="urgent-heads")
             self.to_first_batch(third)
             self.traffic.bodies = pressing_tasks()
             self.observe_bad(third, second)

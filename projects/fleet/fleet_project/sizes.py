@@ -32,8 +32,8 @@ SIZES = {
         task_count=2400,
         neighbour_count=200,
         embedder_steps=30,
-        base_steps=100,
-        adapter_steps=200,
+        base_steps=200,
+        adapter_steps=300,
         probe_count=600,
     ),
 }
