@@ -51,13 +51,13 @@ def _find(remote: RemoteRegistry, model: str, target: str) -> int:
     if target.isdigit():
         return int(target)
     known: dict[str, int] = {}
-    for number in remote.model(model)["levels"]:
-        release = remote.version(model, int(number))["release"]
+    for number in remote.version_numbers(model):
+        release = remote.version(model, number)["release"]
         if release:
-            known[release["version"]] = int(number)
+            known[release["version"]] = number
     if target not in known:
         raise InputError(
-            f"no release {target!r}",
+            f"no release {target!r} was ever admitted",
             where=f"--target-version of {model}",
             remedy=f"there are {', '.join(sorted(known)) or 'none'}",
         )

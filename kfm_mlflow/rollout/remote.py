@@ -178,6 +178,29 @@ class RemoteRegistry(RemoteOrders):
         found: dict[str, Any] = self._call("GET", self._path(name, version))
         return found
 
+    def version_numbers(self, name: str) -> tuple[int, ...]:
+        """Return the numbers of all versions of a model, admitted or not, in order.
+
+        Raises:
+            StorageError: MLflow's own API refuses, or does not answer.
+        """
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        own = self.require_current(name)
+        client = MlflowClient(tracking_uri=self.server, registry_uri=self.server)
+        found: list[int] = []
+        token: str | None = None
+        try:
+            while True:
+                page = client.search_model_versions(f"name='{own}'", page_token=token)
+                found += [int(one.version) for one in page]
+                token = page.token
+                if not token:
+                    return tuple(sorted(found))
+        except MlflowException as exc:
+            raise StorageError(f"cannot list versions ({exc})", where=name) from exc
+
     def deployed_prov(self, name: str, version: int) -> bytes:
         """Return the lineage from data to deployment, as the registry signs it: a DSSE envelope."""
         path = self._path(name, version, "/prov")
