@@ -149,7 +149,7 @@ def test_contents_that_would_write_over_a_release_are_refused(wrong):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["--family", "no-such"], "there is no 'no-such'; use one of climate, focus-mode"),
+        (["--family", "no-such"], "there is no 'no-such'; use one of climate, fleet, focus-mode"),
         (
             ["--family", "focus-mode", "--shuffled-ratio", "0.5"],
             "family focus-mode has no such parameter",
