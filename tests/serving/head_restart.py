@@ -89,7 +89,9 @@ class Head:
             text=True,
         )
         assert self._process.stdout is not None
-        yield from self._process.stdout
+        # Not `yield from`: leaving that early would close the pipe, and the head would end writing.
+        for line in self._process.stdout:  # noqa: UP028 - see above
+            yield line
 
     def kill(self) -> int:
         """Kill all that it started, with no time to say goodbye; return how many there were."""
