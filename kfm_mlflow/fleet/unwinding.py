@@ -114,8 +114,11 @@ def _what_lacks(state: FleetState, seen: Seen) -> str:
 
 
 def _unready(state: FleetState, seen: Seen) -> str:
-    """Return a specialty that the target does not serve; empty when it serves all."""
-    if state.stable is None:
+    """Return a specialty that the target does not serve; empty when it serves all.
+
+    A target that was given up itself is brought to no other agent, so nothing is waited for.
+    """
+    if state.stable is None or state.stable == state.degraded:
         return ""
     missing = {agent.specialty for agent in seen.agents} - ready_specialties(seen, state.stable)
     return min(missing, default="")

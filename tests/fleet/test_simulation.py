@@ -29,6 +29,7 @@ FOUND_ONCE = {
     "agents that served nothing had no batch, and a release that crashed there succeeded": 1134,
     "a bad first release that was kept was brought to all agents beside the next canary": 2094,
     "a first release that an operator aborted half-way was brought to all agents": 914,
+    "a canary over a bad release that was kept could never be taken back to its end": 718,
     "a warm instance that was not what was verified was never stopped": 1098,
 }
 
