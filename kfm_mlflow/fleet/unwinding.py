@@ -207,7 +207,10 @@ def _former(state: FleetState, seen: Seen) -> int | None:
 
 
 def _stopgaps(state: FleetState, seen: Seen, target: int | None) -> dict[str, int | None]:
-    """Return what answers until the target can: the candidate, or the release before it."""
+    """Return what answers until the target can: the candidate, or the release before it.
+
+    A candidate that was never at Production had a share of some agents' tasks, and gets no more.
+    """
     candidate = state.candidate
     unsafe = state.assessment is not None and state.assessment.is_unsafe
     harms = state.trigger in NEVER_SERVES or (unsafe and state.trigger is not Trigger.OPERATOR)
@@ -217,7 +220,10 @@ def _stopgaps(state: FleetState, seen: Seen, target: int | None) -> dict[str, in
     former = None if target is None else _former(state, seen)
     return {
         agent.name: candidate
-        if not harms and agent.name in touched and is_healthy(seen, agent.name, candidate)
+        if not harms
+        and state.promoted
+        and agent.name in touched
+        and is_healthy(seen, agent.name, candidate)
         else former
         for agent in seen.agents
         if agent.specialty not in ready

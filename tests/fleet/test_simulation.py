@@ -30,6 +30,7 @@ FOUND_ONCE = {
     "a bad first release that was kept was brought to all agents beside the next canary": 2094,
     "a first release that an operator aborted half-way was brought to all agents": 914,
     "a canary over a bad release that was kept could never be taken back to its end": 718,
+    "an aborted canary answered for whole agents until the moved Production could": 2786,
     "a warm instance that was not what was verified was never stopped": 1098,
 }
 
