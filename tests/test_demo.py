@@ -11,18 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.ray
 @pytest.mark.timeout(1500)  # two minutes on quiet cores
 def test_one_release_goes_from_training_to_production_and_a_worse_one_back(plain_environ) -> None:
-    environ = {**plain_environ, "COLUMNS": "200", "TERM": "dumb"}
-    before = demo_processes()
-    done = subprocess.run(
-        [sys.executable, ROOT / "projects" / "demo" / "demo.py", "--size", "small"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "NOT SO" not in done.stdout
-    claims = [line for line in done.stdout.splitlines() if line.startswith("  ok: ")]
+    claims = run_demo(plain_environ, "--size", "small")
     for claim in (
         "Production is refused to a candidate",
         "v1 passes its gates into Staging",
@@ -39,7 +28,22 @@ def test_one_release_goes_from_training_to_production_and_a_worse_one_back(plain
         "trained again from its commit, v1 is the same release",
     ):
         assert any(line.startswith(f"  ok: {claim}") for line in claims), claim
+
+
+def run_demo(plain_environ, *options: str) -> list[str]:
+    """Run a demo to its end, in which every row holds and nothing is left; return its rows."""
+    before = demo_processes()
+    done = subprocess.run(
+        [sys.executable, ROOT / "projects" / "demo" / "demo.py", *options],
+        env={**plain_environ, "COLUMNS": "200", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "NOT SO" not in done.stdout
     assert demo_processes() - before == set()
+    return [line for line in done.stdout.splitlines() if line.startswith("  ok: ")]
 
 
 def demo_processes():
@@ -75,18 +79,7 @@ def test_data_without_coordinates_stops_the_demo_before_anything_is_started(tmp_
 @pytest.mark.ray
 @pytest.mark.timeout(1500)  # four minutes on quiet cores
 def test_a_fleet_takes_two_releases_stops_a_bad_one_and_goes_back(plain_environ) -> None:
-    environ = {**plain_environ, "COLUMNS": "200", "TERM": "dumb"}
-    before = demo_processes()
-    done = subprocess.run(
-        [sys.executable, ROOT / "projects" / "demo" / "demo.py", "--family", "fleet"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert "NOT SO" not in done.stdout
-    claims = [line for line in done.stdout.splitlines() if line.startswith("  ok: ")]
+    claims = run_demo(plain_environ, "--family", "fleet")
     for claim in (
         "what is below a gate is rejected, with each gate's value",
         "Staging is refused to v1 without votes",
@@ -101,4 +94,3 @@ def test_a_fleet_takes_two_releases_stops_a_bad_one_and_goes_back(plain_environ)
         "no task failed during two rolls and two ways back",
     ):
         assert any(line.startswith(f"  ok: {claim}") for line in claims), claim
-    assert demo_processes() - before == set()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kfm_mlflow.cli.fleet_run import MODEL
-from kfm_mlflow.cli.rollout_show import follow, told_lines
+from kfm_mlflow.cli.rollout_orders import SERVER
+from kfm_mlflow.cli.rollout_show import follow, told_lines, watching
 from kfm_mlflow.fleet.state import FleetPhase
 from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
 from kfm_mlflow.rollout.ports import SystemClock
@@ -25,7 +26,7 @@ _HEAD = ("agent", "specialty", "version", "state", "coherence", "error_rate", "p
 
 @click.command()
 @click.argument("model", default=MODEL)
-@click.option("--server", envvar="MLFLOW_TRACKING_URI", help="URL of the MLflow server.")
+@SERVER
 @click.option("--json", "as_json", is_flag=True, help="Print levels and journal as JSON.")
 def status(model: str, *, server: str | None, as_json: bool) -> None:
     """Show the fleet of MODEL: every agent, their health together, and what comes next."""
@@ -48,35 +49,11 @@ def status(model: str, *, server: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model", default=MODEL)
-@click.option("--server", envvar="MLFLOW_TRACKING_URI", help="URL of the MLflow server.")
-@click.option(
-    "--until",
-    type=click.Choice([str(phase) for phase in FleetPhase], case_sensitive=False),
-    help="Stop at this phase: exit 0 there, 1 when it was rolled back, 2 when that failed.",
-)
-@click.option("--timeout-s", type=click.FloatRange(min=0), help="Stop after so long, with exit 2.")
-@click.option(
-    "--interval-s", type=click.FloatRange(min=0.1), default=1.0, show_default=True,
-    help="Between two looks.",
-)  # fmt: skip
-def watch(
-    model: str,
-    *,
-    server: str | None,
-    until: str | None,
-    timeout_s: float | None,
-    interval_s: float,
-) -> int:
+@SERVER
+@watching(FleetPhase)
+def watch(model: str, *, server: str | None, **how: Any) -> int:
     """Print a line whenever something changes in the fleet of MODEL, until stopped (Ctrl-C)."""
-    return follow(
-        RemoteRegistry(server),
-        model,
-        SystemClock(),
-        until=None if until is None else FleetPhase(until),
-        timeout_s=timeout_s,
-        interval_s=interval_s,
-        say=click.echo,
-    )
+    return follow(RemoteRegistry(server), model, SystemClock(), say=click.echo, **how)
 
 
 def _named(registry: RemoteRegistry, model: str, version: int) -> str:

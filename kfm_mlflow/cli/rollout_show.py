@@ -62,37 +62,41 @@ def status(model: str, *, server: str | None, as_json: bool) -> None:
         click.echo(f"{label:<10} {text}")
 
 
+def watching(phases: type[StrEnum]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of a watch to a command: ``until``, ``timeout_s``, ``interval_s``."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in (
+            click.option(
+                "--interval-s", type=click.FloatRange(min=0.1), default=1.0, show_default=True,
+                help="Between two looks.",
+            ),
+            click.option(
+                "--timeout-s",
+                type=click.FloatRange(min=0),
+                help="Stop after so long, with exit 2.",
+            ),
+            click.option(
+                "--until",
+                type=click.Choice([str(phase) for phase in phases], case_sensitive=False),
+                callback=lambda _, __, name: None if name is None else phases(name),
+                help="Stop at this phase: exit 0 there, 1 when it was rolled back, 2 when that "
+                "failed.",
+            ),
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    return add
+
+
 @click.command()
 @click.argument("model")
 @_SERVER
-@click.option(
-    "--until",
-    type=click.Choice([str(phase) for phase in Phase], case_sensitive=False),
-    help="Stop at this phase: exit 0 there, 1 when it was rolled back, 2 when that failed.",
-)
-@click.option("--timeout-s", type=click.FloatRange(min=0), help="Stop after so long, with exit 2.")
-@click.option(
-    "--interval-s", type=click.FloatRange(min=0.1), default=1.0, show_default=True,
-    help="Between two looks.",
-)  # fmt: skip
-def watch(
-    model: str,
-    *,
-    server: str | None,
-    until: str | None,
-    timeout_s: float | None,
-    interval_s: float,
-) -> int:
+@watching(Phase)
+def watch(model: str, *, server: str | None, **how: Any) -> int:
     """Print a line whenever something changes in the rollout of MODEL, until stopped (Ctrl-C)."""
-    return follow(
-        RemoteRegistry(server),
-        model,
-        SystemClock(),
-        until=None if until is None else Phase(until),
-        timeout_s=timeout_s,
-        interval_s=interval_s,
-        say=click.echo,
-    )
+    return follow(RemoteRegistry(server), model, SystemClock(), say=click.echo, **how)
 
 
 def follow(

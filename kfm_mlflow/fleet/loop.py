@@ -48,13 +48,13 @@ from kfm_mlflow.fleet.step import (
 )
 from kfm_mlflow.gates.cause import Cause
 from kfm_mlflow.rollout.actions import Demote, Promote, PublishVerdict, Restore, WriteReports
-from kfm_mlflow.rollout.controller import DEMOTED, MAX_BACKOFF_S, MAX_ROUNDS, PRODUCTION
 from kfm_mlflow.rollout.inputs import Levels, Standing
-from kfm_mlflow.rollout.leadership import LEASE_S, Leadership, name_process
+from kfm_mlflow.rollout.leadership import LEASE_S
 from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
+from kfm_mlflow.rollout.passes import DEMOTED, MAX_ROUNDS, PRODUCTION, Reconciler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from kfm_mlflow.fleet.actions import Action
     from kfm_mlflow.fleet.agents import Agent
@@ -71,12 +71,8 @@ TOLD_S = 10.0
 """How old what the journal tells of agents may grow while nothing is decided."""
 
 
-class FleetLoop:
-    """Carries the releases of one registered model through a fleet.
-
-    Attributes:
-        last_error: What ended the last pass of :meth:`run`; None after a clean one.
-    """
+class FleetLoop(Reconciler):
+    """Carries the releases of one registered model through a fleet."""
 
     def __init__(
         self,
@@ -102,16 +98,10 @@ class FleetLoop:
             holder: Name under which it holds the lease, which no other has; None makes one.
             lease_s: How long another waits when this one dies.
         """
-        self.last_error: Exception | None = None
-        self._registry = registry
+        super().__init__(registry, clock, model_name, holder=holder, lease_s=lease_s)
         self._plane = plane
         self._plan = plan
         self._agents = tuple(agents)
-        self._clock = clock
-        self._model_name = model_name
-        self._leadership = Leadership(
-            registry, clock, model_name, holder=holder or name_process(), lease_s=lease_s
-        )
         self._fetched: dict[int, Deployable] = {}
         self._prober = Prober(plane, plan)
         self._observed: FleetObservation | None = None
@@ -142,26 +132,6 @@ class FleetLoop:
         except StorageError:
             self._watch_without_registry()
             raise
-
-    def run(self, stop: Callable[[], bool], interval_s: float) -> None:
-        """Reconcile until told to stop; a failed pass is logged, kept, and retried with backoff.
-
-        Args:
-            stop: Asked before every pass.
-            interval_s: Wait between passes; doubled with each failure in a row, up to 30 s.
-        """
-        wait_s = interval_s
-        with self._leadership.kept():
-            while not stop():
-                try:
-                    self.reconcile_once()
-                except Exception as error:  # noqa: BLE001 - the loop outlives any one bad pass
-                    self.last_error = error
-                    _log.exception("fleet of %s: pass failed", self._model_name)
-                    wait_s = max(interval_s, min(MAX_BACKOFF_S, wait_s * 2))
-                else:
-                    self.last_error, wait_s = None, interval_s
-                self._clock.sleep(wait_s)
 
     def _reconcile(self) -> FleetState:
         state = self._load()

@@ -14,16 +14,14 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.fleet.health import InstanceMemory, VersionMemory
 from kfm_mlflow.fleet.health_verdict import Assessment  # noqa: TC001 - same
 from kfm_mlflow.fleet.plane import RouteTable
-from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
+from kfm_mlflow.rollout.journaled import read_state, write_state
 from kfm_mlflow.rollout.state import Trigger  # noqa: TC001 - same
 
-SCHEMA_VERSION = "1"
 MAX_EVENTS = 64
 """How much of its own history a state remembers."""
 
@@ -174,7 +172,7 @@ class FleetState:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the journal's JSON value."""
-        return {"schema_version": SCHEMA_VERSION, **_adapter().dump_python(self, mode="json")}
+        return write_state(_adapter(), self)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> FleetState:
@@ -183,17 +181,7 @@ class FleetState:
         Raises:
             EvidenceError: It is not one, or of another schema version.
         """
-        fields = dict(value)
-        fields.pop(NARRATIVE_KEY, None)
-        version = fields.pop("schema_version", None)
-        if version != SCHEMA_VERSION:
-            raise EvidenceError(f"schema_version {version!r} is not '1'", where="fleet journal")
-        try:
-            return _adapter().validate_python(fields)
-        except ValidationError as exc:
-            first = exc.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise EvidenceError(first["msg"], where=f"fleet journal: {place}") from exc
+        return read_state(_adapter(), value, where="fleet journal")
 
 
 @cache

@@ -41,9 +41,10 @@ from kfm_mlflow.rollout.analysis import analyse, find_unmasked
 from kfm_mlflow.rollout.bands import load_bands
 from kfm_mlflow.rollout.describe import describe
 from kfm_mlflow.rollout.inputs import Levels, Orders, Standing, StepInputs
-from kfm_mlflow.rollout.leadership import LEASE_S, Leadership, name_process
+from kfm_mlflow.rollout.leadership import LEASE_S
 from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
 from kfm_mlflow.rollout.orders import wants_restore_check
+from kfm_mlflow.rollout.passes import DEMOTED, MAX_ROUNDS, PRODUCTION, Reconciler
 from kfm_mlflow.rollout.plane import Split
 from kfm_mlflow.rollout.record import record, record_failure
 from kfm_mlflow.rollout.reports import build_reports, build_verdict, cause_of
@@ -59,7 +60,7 @@ from kfm_mlflow.rollout.told_away import tell_away
 from kfm_mlflow.rollout.unwind import former_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from kfm_mlflow.monitor.drift_bins import Columns
     from kfm_mlflow.policy.rollout import RolloutPolicy
@@ -68,20 +69,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PRODUCTION = "production"
-DEMOTED = "candidate"
-"""Where a candidate goes that was taken back: no alias points there, so nobody else is moved."""
 
-MAX_ROUNDS = 24
-MAX_BACKOFF_S = 30.0
-
-
-class Controller:
-    """Carries the rollouts of one registered model.
-
-    Attributes:
-        last_error: What ended the last pass of :meth:`run`; None after a clean one.
-    """
+class Controller(Reconciler):
+    """Carries the rollouts of one registered model."""
 
     def __init__(
         self,
@@ -105,15 +95,9 @@ class Controller:
             holder: Name under which it holds the lease, which no other has; None makes one.
             lease_s: How long another waits when this one dies.
         """
-        self.last_error: Exception | None = None
-        self._registry = registry
+        super().__init__(registry, clock, model_name, holder=holder, lease_s=lease_s)
         self._plane = plane
         self._plan = plan
-        self._clock = clock
-        self._model_name = model_name
-        self._leadership = Leadership(
-            registry, clock, model_name, holder=holder or name_process(), lease_s=lease_s
-        )
         self._fetched: dict[int, Deployable] = {}
         self._applied = 0
         self._known: tuple[RolloutState, Levels] | None = None
@@ -149,32 +133,6 @@ class Controller:
             if not acted and before == _stage(state):
                 break
         return state
-
-    def run(self, stop: Callable[[], bool], interval_s: float) -> None:
-        """Reconcile until told to stop; a failed pass is logged, kept, and retried with backoff.
-
-        In the end the lease is given back, so that another controller can go on at once.
-
-        Args:
-            stop: Asked before every pass.
-            interval_s: Wait between passes; doubled with each failure in a row, up to 30 s.
-        """
-        wait_s = interval_s
-        with self._leadership.kept():
-            while not stop():
-                wait_s = self._pass(interval_s, wait_s)
-                self._clock.sleep(wait_s)
-
-    def _pass(self, interval_s: float, waited_s: float) -> float:
-        """Reconcile once, and say how long to wait until the next time."""
-        try:
-            self.reconcile_once()
-        except Exception as error:  # noqa: BLE001 - the loop outlives any one bad pass
-            self.last_error = error
-            _log.exception("rollout of %s: pass failed", self._model_name)
-            return max(interval_s, min(MAX_BACKOFF_S, waited_s * 2))
-        self.last_error = None
-        return interval_s
 
     def _load(self) -> RolloutState:
         stored = self._registry.load_journal(self._model_name)

@@ -14,14 +14,11 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from kfm_mlflow.errors import EvidenceError
 from kfm_mlflow.rollout.analysis import Analysis, Memory
-from kfm_mlflow.rollout.narrative import NARRATIVE_KEY
+from kfm_mlflow.rollout.journaled import read_state, write_state
 from kfm_mlflow.rollout.traffic_events import TrafficEvent  # noqa: TC001 - the journal reads it
-
-SCHEMA_VERSION = "1"
 
 
 class Phase(StrEnum):
@@ -169,7 +166,7 @@ class RolloutState:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the journal's JSON value."""
-        return {"schema_version": SCHEMA_VERSION, **_adapter().dump_python(self, mode="json")}
+        return write_state(_adapter(), self)
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> RolloutState:
@@ -178,17 +175,7 @@ class RolloutState:
         Raises:
             EvidenceError: It is not one, or of another schema version.
         """
-        fields = dict(value)
-        fields.pop(NARRATIVE_KEY, None)
-        version = fields.pop("schema_version", None)
-        if version != SCHEMA_VERSION:
-            raise EvidenceError(f"schema_version {version!r} is not '1'", where="rollout journal")
-        try:
-            return _adapter().validate_python(fields)
-        except ValidationError as exc:
-            first = exc.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise EvidenceError(first["msg"], where=f"rollout journal: {place}") from exc
+        return read_state(_adapter(), value, where="rollout journal")
 
 
 @cache

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from families import NAMES, Family, find_family
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from own_repository import commit_project
-from processes import DemoError, Processes, environment, free_port
+from processes import DemoError, Processes, environment, free_port, remove_tree
 from reading import observe_bad_canary, observe_good_canary
 from records import observe_rebuild, observe_records
 from traffic import Traffic
@@ -407,10 +406,7 @@ def main() -> int:
         demo.board.say(f"Keys and logs:    {folder}")
         demo.board.say(f"Stop with:        kill {pids}")
     elif holds:
-        for path in (folder, *folder.rglob("*")):
-            if path.is_dir():
-                path.chmod(0o755)  # Frozen releases are read-only.
-        shutil.rmtree(folder)
+        remove_tree(folder)
     else:
         demo.board.say(f"Logs:             {folder}")
     return 0 if holds else 1

@@ -28,7 +28,7 @@ import requests
 from board import Board
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from processes import DemoError, Processes, environment, free_port
+from processes import DemoError, Processes, environment, free_port, remove_tree
 from traffic import OK, Traffic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -425,10 +425,7 @@ def play_fleet(*, keep: bool) -> int:
         return 0 if holds else 1
     shutil.rmtree(demo.ray_folder, ignore_errors=True)
     if holds:
-        for path in (folder, *folder.rglob("*")):
-            if path.is_dir():
-                path.chmod(0o755)  # Frozen releases are read-only.
-        shutil.rmtree(folder)
+        remove_tree(folder)
     else:
         demo.board.say(f"Logs:             {folder}")
     return 0 if holds else 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Files = dict[str, bytes]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler, ABC):
     """Reads from a table: path in the store -> bytes."""
 
     protocol_version = "HTTP/1.1"
@@ -63,8 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_GET  # noqa: N815
 
+    @abstractmethod
     def answer(self, url: Any) -> None:
-        raise NotImplementedError
+        """Answer a request for a parsed address."""
 
 
 class GoogleStorage(_Handler):

@@ -1,15 +1,9 @@
 """A fleet on several nodes: placed by label, rolled and put back under load, and hurt."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from serving.programs import run_program
 
 pytestmark = pytest.mark.ray
 
@@ -19,24 +13,8 @@ SPECIALTY_OF = {"code": "code_execute", "doc": "doc_plan", "memory": "memory_sto
 
 @pytest.fixture(scope="module")
 def seen():
-    """Return what was seen on a cluster of its own; its folder is short for Ray's sockets."""
-    folder = tempfile.mkdtemp(prefix="kfm-")
-    # A session of Ray in this process must not be taken for the program's.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    program = Path(__file__).with_name("fleet_nodes.py")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", str(program), folder],
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-            env=environ,
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    """Return what was seen on a cluster of its own."""
+    return run_program("fleet_nodes.py", timeout_s=280)
 
 
 def test_every_agent_runs_on_the_node_that_its_labels_name_and_reports_its_release(seen):

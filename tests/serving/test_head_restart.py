@@ -3,15 +3,10 @@
 Run by ``make soak``, because the head stays away for more than a minute.
 """
 
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import pytest
+from serving.programs import run_program
 
 pytestmark = [
     pytest.mark.ray,
@@ -22,24 +17,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def seen():
-    """Return what was seen on a cluster of its own; its folder is short for Ray's sockets."""
-    folder = tempfile.mkdtemp(prefix="kfm-")
-    # A session of Ray in this process must not be taken for the program's.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    program = Path(__file__).with_name("head_restart.py")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", str(program), folder],
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-            env=environ,
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    """Return what was seen on a cluster of its own."""
+    return run_program("head_restart.py", timeout_s=900)
 
 
 def test_while_the_head_is_away_nothing_is_decided_and_the_journal_says_so_once(seen):

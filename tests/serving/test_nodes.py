@@ -1,14 +1,7 @@
 """One plan on several nodes: a head and three more, of which one dies under load."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
+from serving.programs import run_program
 
 pytestmark = pytest.mark.ray
 
@@ -17,24 +10,8 @@ ROUTERS = 2
 
 @pytest.fixture(scope="module")
 def seen():
-    """Return what was seen on a cluster of its own; its folder is short for Ray's sockets."""
-    folder = tempfile.mkdtemp(prefix="kfm-")
-    # A session of Ray in this process must not be taken for the program's.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    program = Path(__file__).with_name("nodes.py")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", str(program), folder],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-            env=environ,
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    """Return what was seen on a cluster of its own."""
+    return run_program("nodes.py", timeout_s=200)
 
 
 def test_a_split_is_applied_by_all_routers_of_a_cluster_of_several_nodes(seen):
