@@ -314,11 +314,11 @@ class FleetDemo:
 
     def roll_back_by_hand(self, to: int) -> None:
         """`kfm fleet rollback --target-version`, and what came of it."""
+        before = self.levels()[0]  # The fleet acts before the command has ended.
         said = self.processes.run(
             "rollback", ["kfm", "fleet", "rollback", "--target-version", self.release_of(to)]
         )
         self.board.say(said.strip())
-        before = self.levels()[0]
         self.processes.wait_for(
             "fleet",
             lambda: self.journal().get("phase") == "RolledBack" and self.levels()[0] == to,
@@ -329,7 +329,7 @@ class FleetDemo:
         self.board.observe(
             f"rollback puts every agent from v{before} to v{to}",
             f"{seen}, production v{self.levels()[0]}",
-            holds=set(seen.values()) == {to},
+            holds=set(seen.values()) == {to} and before != to,
         )
         status = self.processes.run("status", ["kfm", "fleet", "status"])
         self.board.say(status.strip())
