@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kfm_mlflow.fleet.agent_lines import agent_lines, fleet_line
 from kfm_mlflow.fleet.batches import batch_size
-from kfm_mlflow.fleet.health import is_lost, p95_latency_ms
-from kfm_mlflow.fleet.narrative import AgentLine, FleetLine, FleetNarrative
+from kfm_mlflow.fleet.narrative import FleetNarrative
 from kfm_mlflow.fleet.stages import stage_of
-from kfm_mlflow.fleet.state import UNWINDING, FleetPhase
+from kfm_mlflow.fleet.state import RESTING, UNWINDING, FleetPhase
 from kfm_mlflow.rollout.narrative import PlannedStep
 from kfm_mlflow.rollout.planned import span
 from kfm_mlflow.rollout.told import Told, after, named
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.fleet.agents import Agent
     from kfm_mlflow.fleet.health_verdict import Assessment
-    from kfm_mlflow.fleet.plane import FleetObservation, Route
+    from kfm_mlflow.fleet.plane import FleetObservation
     from kfm_mlflow.fleet.state import FleetState
     from kfm_mlflow.policy.fleet import FleetPolicy
 
@@ -32,7 +32,6 @@ _DEGRADED = (
     "an agent that does not start, is lost, or runs another release",
     "a veto, a recall, or an operator's `kfm rollout abort`",
 )
-_AT_REST = frozenset({FleetPhase.IDLE, FleetPhase.SUCCEEDED, FleetPhase.ROLLED_BACK})
 
 
 def describe(
@@ -53,7 +52,7 @@ def describe(
     """
     told = _told(plan, state, now)
     batches = _batches(plan, agents, state)
-    index = None if state.phase in _AT_REST else state.batch_index
+    index = None if state.phase in RESTING else state.batch_index
     problem = f" Nothing is decided while the cluster is away: {state.plane_problem}."
     return FleetNarrative(
         phase=str(state.phase),
@@ -68,7 +67,7 @@ def describe(
         next_at=told.next_at,
         deadline_at=told.deadline_at,
         on_deadline=told.on_deadline,
-        ends=() if state.phase in _AT_REST or state.phase in UNWINDING else _DEGRADED,
+        ends=() if state.phase in RESTING or state.phase in UNWINDING else _DEGRADED,
         is_loud=told.is_loud,
         to_do=told.to_do,
         canary_pct=_share_pct(state),
@@ -82,15 +81,15 @@ def describe(
         metrics=(),
         arms=(),
         stage=str(stage_of(state.phase, batch_index=state.batch_index)),
-        agents=tuple(_line(plan, agent, state, observation, now) for agent in agents),
-        fleet=None if state.assessment is None else _together(state.assessment),
+        agents=agent_lines(plan, agents, state, observation, now),
+        fleet=fleet_line(plan, state, now),
     )
 
 
 def _told(plan: FleetPolicy, state: FleetState, now: datetime) -> Told:
     own = named(state.candidate)
     unplaced = "; ".join(f"{name}: {why}" for name, why in sorted(state.unplaced.items()))
-    if state.phase in _AT_REST:
+    if state.phase in RESTING:
         happening = {
             FleetPhase.IDLE: "No release is under way.",
             FleetPhase.SUCCEEDED: f"{own} is served by the whole fleet.",
@@ -245,58 +244,3 @@ def _measured(found: Assessment) -> str:
     ]
     told = ", ".join(parts)
     return f"{found.reason} ({told})" if found.reason else told
-
-
-def _together(found: Assessment) -> FleetLine:
-    return FleetLine(
-        consensus_rate=found.consensus_rate,
-        safety_score=found.safety_score,
-        tasks_per_min=found.tasks_per_min,
-        min_coherence=found.min_coherence,
-        error_ratio=found.error_ratio,
-        p95_ms=found.p95_latency_ms,
-        agent_count=found.agent_count,
-    )
-
-
-def _line(
-    plan: FleetPolicy,
-    agent: Agent,
-    state: FleetState,
-    observation: FleetObservation | None,
-    now: datetime,
-) -> AgentLine:
-    routes: dict[str, Route] = {route.agent: route for route in state.routes.routes}
-    route = routes.get(agent.name)
-    version = None if route is None else route.version
-    canary = None if route is None else route.canary
-    shown = canary if canary is not None else version
-    memories = state.instances.get(agent.name, {})
-    memory = None if shown is None else memories.get(shown)
-    known = () if observation is None else observation.instances
-    seen = [instance for instance in known if instance.agent == agent.name]
-    node = next((i.node for i in seen if i.version == shown), "")
-    if memory is not None and memory.is_isolated:
-        standing = "isolated"
-    elif memory is not None and is_lost(plan, memory, now):
-        standing = "lost"
-    elif canary is not None:
-        standing = "canary"
-    elif version is not None:
-        standing = "serving"
-    else:
-        standing = "starting" if any(i.status == "starting" for i in seen) else "waiting"
-    measured = memory.tasks.measured if memory is not None and memory.tasks is not None else ()
-    count = measured[0] + measured[1] if measured else 0
-    return AgentLine(
-        name=agent.name,
-        specialty=agent.specialty,
-        version=version,
-        canary=canary,
-        node=node,
-        state=standing,
-        coherence=None if memory is None else memory.coherence,
-        error_ratio=measured[1] / count if count else None,
-        p95_ms=p95_latency_ms(measured[4:]) if measured else None,
-        task_count=count,
-    )

@@ -23,11 +23,12 @@ import mlflow
 import requests
 from arms import observe_answers, observe_first_canary, observe_production, observe_rollback
 from board import Board
+from ending import play_to_end
 from families import NAMES, Family, find_family
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from own_repository import commit_project
-from processes import DemoError, Processes, environment, free_port, remove_tree
+from processes import DemoError, Processes, environment, free_port
 from reading import observe_bad_canary, observe_good_canary
 from records import observe_rebuild, observe_records
 from traffic import Traffic
@@ -385,31 +386,11 @@ def main() -> int:
     family = find_family(options.family, options.task, data, options.size)
     folder = Path(tempfile.mkdtemp(prefix="kfm-demo-"))
     demo = build(options, folder, data, family)
-    finished = False
-    try:
-        demo.play()
-        finished = True
-    except (DemoError, MlflowException, requests.RequestException) as exc:
-        demo.board.console.print(
-            f"[bold red]stopped:[/bold red] {exc}", markup=True, highlight=False
-        )
-    finally:
-        demo.traffic.stop()
-        if not options.keep:
-            demo.processes.stop()
-    demo.board.print_table()
-    holds = finished and demo.board.holds
-    if options.keep:
-        pids = " ".join(str(process.pid) for process in demo.processes.running.values())
-        demo.board.say(f"MLflow and pages: {demo.server}/  and  {demo.server}/kfm/")
-        demo.board.say(f"Endpoint:         {demo.endpoint}/invocations")
-        demo.board.say(f"Keys and logs:    {folder}")
-        demo.board.say(f"Stop with:        kill {pids}")
-    elif holds:
-        remove_tree(folder)
-    else:
-        demo.board.say(f"Logs:             {folder}")
-    return 0 if holds else 1
+    urls = {
+        "MLflow and pages": f"{demo.server}/  and  {demo.server}/kfm/",
+        "Endpoint": f"{demo.endpoint}/invocations",
+    }
+    return play_to_end(demo, keep=options.keep, urls=urls)
 
 
 if __name__ == "__main__":

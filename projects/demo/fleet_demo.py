@@ -26,9 +26,10 @@ from typing import Any
 import mlflow
 import requests
 from board import Board
+from ending import play_to_end
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from processes import DemoError, Processes, environment, free_port, remove_tree
+from processes import Processes, environment, free_port
 from traffic import OK, Traffic
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -402,33 +403,15 @@ def play_fleet(*, keep: bool) -> int:
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
     demo = FleetDemo(folder, server, endpoint)
-    finished = False
+    urls = {
+        "Fleet's page": f"{server}/kfm/models/{MODEL}/rollout",
+        "Tasks": f"{endpoint}/tasks",
+    }
     try:
-        demo.play()
-        finished = True
-    except (DemoError, MlflowException, requests.RequestException) as exc:
-        demo.board.console.print(
-            f"[bold red]stopped:[/bold red] {exc}", markup=True, highlight=False
-        )
+        return play_to_end(demo, keep=keep, urls=urls)
     finally:
-        demo.traffic.stop()
         if not keep:
-            demo.processes.stop()
-    demo.board.print_table()
-    holds = finished and demo.board.holds
-    if keep:
-        pids = " ".join(str(process.pid) for process in demo.processes.running.values())
-        demo.board.say(f"Fleet's page:  {server}/kfm/models/{MODEL}/rollout")
-        demo.board.say(f"Tasks:         {endpoint}/tasks")
-        demo.board.say(f"Keys and logs: {folder}")
-        demo.board.say(f"Stop with:     kill {pids}")
-        return 0 if holds else 1
-    shutil.rmtree(demo.ray_folder, ignore_errors=True)
-    if holds:
-        remove_tree(folder)
-    else:
-        demo.board.say(f"Logs:             {folder}")
-    return 0 if holds else 1
+            shutil.rmtree(demo.ray_folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

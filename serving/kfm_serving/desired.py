@@ -143,12 +143,35 @@ class Shelf:
         return f"{self._prefix}{name}".encode()
 
 
-class DesiredState:
+class Stored:
+    """What is stored of a model or a fleet, and what its processes last reported."""
+
+    def __init__(self, name: str) -> None:
+        """Name the prefix; reads nothing yet."""
+        self._shelf = Shelf(name)
+
+    def read_reports(self) -> dict[str, dict[str, Any]]:
+        """Return the last report of every process that ever counted."""
+        data = self._shelf.get("reports")
+        if data is None:
+            return {}
+        return _Reports.model_validate(parse_json(data, where="reports")).reports
+
+    def write_reports(self, reports: Mapping[str, dict[str, Any]]) -> None:
+        """Store the last report of every process."""
+        self._shelf.put("reports", _Reports(reports=dict(reports)).to_bytes())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._shelf.clear()
+
+
+class DesiredState(Stored):
     """The stored state of one registered model; needs a connection to Ray."""
 
     def __init__(self, model_name: str) -> None:
         """Address the state of a model; reads nothing yet."""
-        self._shelf = Shelf(model_slug(model_name))
+        super().__init__(model_slug(model_name))
 
     def read_split(self) -> DesiredSplit | None:
         """Return the newest split; None before the first."""
@@ -171,21 +194,6 @@ class DesiredState:
     def write_releases(self, releases: Mapping[int, ReleaseRecord]) -> None:
         """Store version -> newest deployment."""
         self._shelf.put("releases", _Releases(releases=dict(releases)).to_bytes())
-
-    def read_reports(self) -> dict[str, dict[str, Any]]:
-        """Return the last report of every router process there ever was."""
-        data = self._shelf.get("reports")
-        if data is None:
-            return {}
-        return _Reports.model_validate(parse_json(data, where="reports")).reports
-
-    def write_reports(self, reports: Mapping[str, dict[str, Any]]) -> None:
-        """Store the last report of every router process."""
-        self._shelf.put("reports", _Reports(reports=dict(reports)).to_bytes())
-
-    def clear(self) -> None:
-        """Forget everything about the model."""
-        self._shelf.clear()
 
 
 def parse_desired_split(data: bytes) -> DesiredSplit:

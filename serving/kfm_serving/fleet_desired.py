@@ -7,13 +7,13 @@ key-value store is the truth, and a broadcast is only faster. There is one fleet
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from kfm_mlflow.canonical import parse_json
 from kfm_mlflow.fleet.plane import Route
-from kfm_serving.desired import Record, Shelf
+from kfm_serving.desired import Record, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,16 +143,12 @@ class _Instances(Record):
     specialties: dict[str, str] = Field(default_factory=dict)
 
 
-class _Reports(Record):
-    reports: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-
-class FleetStore:
+class FleetStore(Stored):
     """The stored state of the cluster's fleet; needs a connection to Ray."""
 
     def __init__(self) -> None:
         """Address the state; reads nothing yet."""
-        self._shelf = Shelf(_SHELF)
+        super().__init__(_SHELF)
 
     def read_table(self) -> DesiredTable | None:
         """Return the newest route table; None before the first."""
@@ -183,21 +179,6 @@ class FleetStore:
         kept = self.read_instances()
         if kept.pop((agent, version), None) is not None:
             self._write(kept, self.read_specialties())
-
-    def read_reports(self) -> dict[str, dict[str, Any]]:
-        """Return the last report of every dispatcher process that counted for an instance."""
-        data = self._shelf.get("reports")
-        if data is None:
-            return {}
-        return _Reports.model_validate(parse_json(data, where="reports")).reports
-
-    def write_reports(self, reports: Mapping[str, dict[str, Any]]) -> None:
-        """Store the last report of every dispatcher process."""
-        self._shelf.put("reports", _Reports(reports=dict(reports)).to_bytes())
-
-    def clear(self) -> None:
-        """Forget everything about the fleet."""
-        self._shelf.clear()
 
     def _instances(self) -> _Instances:
         data = self._shelf.get("instances")

@@ -137,3 +137,12 @@ def test_a_release_that_was_given_up_is_told_with_its_reason(told):
     assert narrative["happening"].startswith("v2 was taken back from every agent.")
     assert narrative["reason"] == fleet.journal["reason"] != ""
     assert [step["status"] for step in narrative["steps"]] == ["stopped", "ahead"]
+
+
+def test_at_rest_the_fleets_line_is_of_all_that_serve_and_not_of_what_was_given_up(told):
+    fleet = told[0]
+    given_up = fleet.journal["assessment"]
+    assert (given_up["agent_count"], given_up["verdict"]) == (3, "FAIL")
+    line = fleet.journal["narrative"]["fleet"]
+    assert line["agent_count"] == len(AGENTS)
+    assert line["min_coherence"] == line["consensus_rate"] == 1.0
