@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from registry.test_pages import contrast
 from registry.world import NAME, query
 from rollout.stories import journal_at
 
+import kfm_mlflow.registry
+
 pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
 OLD_UI = "localStorage.setItem('_mlflow_user_setting_dismiss_next_model_registry_ui', 'true')"
+TEMPLATE = Path(kfm_mlflow.registry.__file__).parent / "templates" / "kfm" / "version.html"
 ROLLOUT = f"/kfm/models/{NAME}/rollout"
 PATHS = (
     "/kfm/",
@@ -216,6 +220,24 @@ _COLOURS = f"""() => {{ {_HEX}
   }}
   return [...seen.values()];
 }}"""
+
+
+def test_the_colour_of_a_domain_is_as_small_as_its_name(visit, site):
+    # No release of this site has domains: their row of the table is put into a page that is there.
+    lines = TEMPLATE.read_text().splitlines()
+    row = next(line for line in lines if 'class="swatch"' in line).replace(
+        "{{ line.name }}", "climate"
+    )
+    page = visit.context.new_page()
+    page.goto(f"{site.url}/kfm/models/{NAME}/1")
+    page.evaluate(
+        "table => document.querySelector('main').insertAdjacentHTML('afterbegin', table)",
+        f'<table class="cards"><tbody>{row}</tr></tbody></table>',
+    )
+    colour = page.locator("svg.swatch").bounding_box()
+    line_px = page.locator("tr:has(svg.swatch)").bounding_box()["height"]
+    assert 8 <= colour["width"] == colour["height"] <= 16
+    assert line_px < 60
 
 
 def test_a_release_is_reached_and_read_by_keyboard_alone(visit, site):
