@@ -84,7 +84,7 @@ def write_screening(
 
 def tensor_entries(facts: Iterable[TensorFact]) -> list[dict[str, Any]]:
     """Return inputs or outputs as ``model_metadata.json`` lists them."""
-    return [{"name": fact.name, "dtype": fact.dtype, "shape": list(fact.shape)} for fact in facts]
+    return [fact.to_dict() for fact in facts]
 
 
 def model_metadata(

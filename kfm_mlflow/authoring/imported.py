@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["ImportedUnit", "Parent", "TensorFact", "log_imported", "text_field"]
 
 
-def text_field(name: str) -> TensorFact:
-    """Return a column of text, one per request, for ``inputs`` and ``outputs``."""
-    return TensorFact(name, "string", (-1,), ("batch",))
+def text_field(name: str, *, optional: bool = False) -> TensorFact:
+    """Return a column of text, one per request, for ``inputs`` and ``outputs``.
+
+    Args:
+        name: Of the column.
+        optional: Whether a request may leave it out.
+    """
+    return TensorFact(name, "string", (-1,), ("batch",), optional)
 
 
 def log_imported(
@@ -74,7 +79,8 @@ def log_imported(
         metrics: What the makers claim of it, at least one; no gate believes them.
         task: In MLM's vocabulary, for example ``generative``.
         loader_module: Installed module whose ``_load_pyfunc(release_dir)`` loads the release.
-        inputs: What a request holds; :func:`text_field` for text.
+        inputs: What a request holds; :func:`text_field` for text. What a request may leave out is
+            an optional column of MLflow's signature.
         outputs: What an answer holds.
         family: Policy family.
         documents: Path, ending in ``.json`` -> JSON value to write there.

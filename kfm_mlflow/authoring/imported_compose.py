@@ -56,12 +56,12 @@ _COLUMN_TYPES = {
 
 
 def _schema(facts: tuple[TensorFact, ...], *, where: str) -> Any:
-    """Return MLflow's schema: tensors, or a table as soon as text is among the columns."""
+    """Return MLflow's schema: tensors, or a table where one is text or may be left out."""
     import numpy as np
     from mlflow.types import ColSpec, Schema, TensorSpec
     from mlflow.types.schema import Array
 
-    if all(fact.dtype != "string" for fact in facts):
+    if not any(fact.dtype == "string" or fact.optional for fact in facts):
         return Schema([TensorSpec(np.dtype(f.dtype), f.shape, f.name) for f in facts])
     columns = []
     for fact in facts:
@@ -74,7 +74,7 @@ def _schema(facts: tuple[TensorFact, ...], *, where: str) -> Any:
         kind: Any = _COLUMN_TYPES[fact.dtype]
         for _ in fact.shape[1:]:
             kind = Array(kind)
-        columns.append(ColSpec(kind, fact.name))
+        columns.append(ColSpec(kind, fact.name, required=not fact.optional))
     return Schema(columns)
 
 

@@ -11,6 +11,8 @@ Rules kept here:
    rank``, computed without peft; and it answers the same after it was saved and loaded.
 4. The result is a unit of its own, with report and lineage: derived from every adapter and the
    base. It appears whole or not at all, and the same inputs give the same bytes.
+5. Every adapter has a licence in a manifest that lets others pass on what is made from it; the
+   result is under all of them (:mod:`kfm_mlflow.fleet.licences`).
 
 It works on bases of format ``text-writer``; quality and safety of a merge are not judged here.
 """
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfm_mlflow.canonical import digest_file, write_json
 from kfm_mlflow.errors import EvidenceError, InputError, IntegrityError
+from kfm_mlflow.fleet.licences import REPORT_FILE, merge_licences
 from kfm_mlflow.fleet.lora_documents import MAX_DIFFERENCE, Check, build_lineage, build_report
 from kfm_mlflow.fleet.lora_kinds import PlainLora, parse_plain_lora
 from kfm_mlflow.fleet.unit_files import UNIT_FILE, read_object, read_safetensors
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-REPORT_FILE = "merge.json"
+    from kfm_mlflow.fleet.manifest import Manifests
+
 LINEAGE_FILE = "provenance.json"
 _INPUT_COUNT = 64
 _PREFIX = "base_model.model."
@@ -111,7 +115,11 @@ def load_adapter(directory: Path, base: Mapping[str, np.ndarray], base_digest: s
 
 
 def merge_adapters(
-    adapters: Sequence[Path], base: Path, weights: Sequence[float], output: Path
+    adapters: Sequence[Path],
+    base: Path,
+    weights: Sequence[float],
+    output: Path,
+    manifests: Manifests,
 ) -> dict[str, Any]:
     """Merge adapters into one, and write it as a unit.
 
@@ -120,13 +128,14 @@ def merge_adapters(
         base: Folder of the base: ``config.json`` and ``model.safetensors``.
         weights: Of each adapter, in the same order; finite and not 0.
         output: Folder that does not exist yet.
+        manifests: Say under which licence each adapter is, found by the digest of its folder.
 
     Returns:
         The report that was written as ``merge.json`` (docs/formats/lora-merge.md).
 
     Raises:
-        InputError: The adapters do not go together, a weight is wrong, the output exists, or peft
-            is not installed.
+        InputError: The adapters do not go together, a weight is wrong, the output exists, peft is
+            not installed, or a licence is missing or forbids it.
         DataError: A file is missing or wrong.
         IntegrityError: A self-test failed; nothing was written.
         EvidenceError: peft failed.
@@ -141,6 +150,7 @@ def merge_adapters(
         )
     if not all(math.isfinite(weight) and weight != 0 for weight in weights):
         raise InputError("must be numbers other than 0", where="--weights")
+    licences = merge_licences(adapters, base, manifests)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".merge-", dir=output.parent) as folder:
         draft = Path(folder) / "unit"
@@ -157,7 +167,7 @@ def merge_adapters(
                 remedy="nothing was written; serve the adapters one by one",
             )
         result = digest_file(draft / ADAPTER_WEIGHTS_FILE)
-        report = build_report(loaded, weights, base_digest, result, checks)
+        report = build_report(loaded, weights, base_digest, result, checks, licences=licences)
         write_json(draft / REPORT_FILE, report)
         write_json(draft / LINEAGE_FILE, build_lineage(report))
         draft.replace(output)

@@ -11,6 +11,7 @@ from kfm_mlflow.canonical import NAMESPACE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kfm_mlflow.fleet.licences import MergeLicences
     from kfm_mlflow.fleet.lora import Adapter
 
 MAX_DIFFERENCE = 1e-5
@@ -31,6 +32,8 @@ def build_report(
     base_digest: str,
     result_digest: str,
     checks: Sequence[Check],
+    *,
+    licences: MergeLicences,
 ) -> dict[str, Any]:
     """Return ``merge.json`` (docs/formats/lora-merge.md).
 
@@ -40,22 +43,28 @@ def build_report(
         base_digest: Release id of the base's folder.
         result_digest: Of the merged weights file.
         checks: What the self-tests found.
+        licences: Of each adapter, of the base where it is known, and of the merge.
     """
     from importlib.metadata import version
 
     return {
         "schema_version": "1",
-        "base": {"digest": base_digest},
+        "license": licences.whole,
+        "base": {
+            "digest": base_digest,
+            **({} if licences.base is None else {"license": licences.base}),
+        },
         "adapters": [
             {
                 "name": adapter.directory.name,
                 "digest": adapter.digest,
+                "license": licence,
                 "weight": float(weight),
                 "rank": adapter.settings.rank,
                 "lora_alpha": adapter.settings.lora_alpha,
                 "target_modules": list(adapter.settings.target_modules),
             }
-            for adapter, weight in zip(adapters, weights, strict=True)
+            for adapter, weight, licence in zip(adapters, weights, licences.adapters, strict=True)
         ],
         "combination": "cat",
         "library": {"name": "peft", "version": version("peft")},
@@ -75,8 +84,10 @@ def build_lineage(report: Mapping[str, Any]) -> dict[str, Any]:
     kfm = document.add_namespace("kfm", f"{NAMESPACE}ns#")
     files = document.add_namespace("file", f"{NAMESPACE}file/")
 
-    def entity(digest: str, kind: str, label: str) -> Any:
+    def entity(digest: str, kind: str, label: str, licence: str | None) -> Any:
         described = {"prov:type": kfm[kind], "prov:label": label, "kfm:sha256": digest}
+        if licence is not None:
+            described["kfm:license"] = licence
         return document.entity(files[digest.removeprefix("sha256:")], described)
 
     library = report["library"]
@@ -86,12 +97,13 @@ def build_lineage(report: Mapping[str, Any]) -> dict[str, Any]:
         {"prov:type": PROV["SoftwareAgent"], "kfm:version": library["version"]},
     )
     document.wasAssociatedWith(merging, software)
-    merged = entity(report["result_digest"], "Adapter", "merged adapter")
+    merged = entity(report["result_digest"], "Adapter", "merged adapter", report["license"])
     document.wasGeneratedBy(merged, merging)
-    parents = {a["digest"]: ("Adapter", a["name"]) for a in report["adapters"]}
-    parents[report["base"]["digest"]] = ("Weights", "base")
-    for digest, (kind, label) in parents.items():
-        parent = entity(digest, kind, label)
+    base = report["base"]
+    parents = {a["digest"]: ("Adapter", a["name"], a["license"]) for a in report["adapters"]}
+    parents[base["digest"]] = ("Weights", "base", base.get("license"))
+    for digest, (kind, label, licence) in parents.items():
+        parent = entity(digest, kind, label, licence)
         document.used(merging, parent)
         document.wasDerivedFrom(merged, parent, merging)
     values: dict[str, Any] = json.loads(document.serialize(format="json"))

@@ -22,6 +22,7 @@ from kfm_mlflow.canonical import load_json
 from kfm_mlflow.errors import DataError, InputError, StorageError
 from kfm_mlflow.fleet.collect import signed_digests
 from kfm_mlflow.fleet.fused import fused_parts
+from kfm_mlflow.fleet.licences import NO_ASSERTION, join_licences, unit_licence
 from kfm_mlflow.fleet.probe_file import PROBES_PATH, load_probes
 from kfm_mlflow.fleet.units import unit_format
 
@@ -40,7 +41,6 @@ UNSIGNED_TAG = "fleet.unsafe_unsigned"
 """``true`` on a version that holds an artifact which nobody had signed."""
 _EXPERIMENT = "fleet"
 _LOADER = "kfm_mlflow.fleet.loading"
-_UNKNOWN = "NOASSERTION"
 _TASKS = {"textgen": "generative", "embed": "similarity-search", "runtime": "classification"}
 """Role -> task in MLM's vocabulary."""
 
@@ -77,6 +77,13 @@ class Registration:
 
 def _column(name: str, dtype: str) -> TensorFact:
     return TensorFact(name, dtype, (-1,), ("batch",))
+
+
+def _inputs(role: str) -> tuple[TensorFact, ...]:
+    task = text_field("task")
+    # Whose head is asked; without it the coordinator chooses. Other units have no heads.
+    asks_head = role in (FUSED_MODEL, "runtime")
+    return (task, text_field("specialty", optional=True)) if asks_head else (task,)
 
 
 def _outputs(role: str, directory: Path) -> tuple[TensorFact, ...]:
@@ -130,7 +137,7 @@ def _unit(artifact: Artifact, directory: Path) -> ImportedUnit:
             # Where a folder lies on this machine is nobody's business.
             uri=placeless(artifact.uri),
             digest=artifact.digest,
-            license=artifact.license or _UNKNOWN,
+            license=artifact.license or NO_ASSERTION,
             selection=f"{artifact.type} of provider {artifact.provider}",
         )
     ]
@@ -144,12 +151,6 @@ def _unit(artifact: Artifact, directory: Path) -> ImportedUnit:
         _parameter_count(directory),
         tuple(parents),
     )
-
-
-def _license(artifacts: Sequence[Artifact]) -> str:
-    """Return the license of a whole: every one that is stated, nothing when one is not."""
-    stated = sorted({artifact.license or "" for artifact in artifacts})
-    return " AND ".join(stated) if all(stated) else _UNKNOWN
 
 
 def _labels(artifacts: Sequence[Artifact]) -> list[str]:
@@ -201,8 +202,10 @@ def _register(
                 bbox=terms.bbox,
                 signing_key=terms.signing_key,
                 loader_module=_LOADER,
-                inputs=(text_field("task"),),
-                license=_license(chosen),
+                license=join_licences(
+                    unit_licence(artifact.license, unit.directory)
+                    for artifact, unit in zip(chosen, units, strict=True)
+                ),
                 care={"labels": _labels(chosen)},
                 # What it was made from is the provider's to say, not the checkout of who collects.
                 source=units[0].directory,
@@ -243,6 +246,7 @@ def register_artifact(fetched: Fetched, terms: Terms) -> Registration:
         version=f"v1.0.0-a{artifact.digest.removeprefix('sha256:')[:12]}",
         metrics=artifact.metrics.to_dict(),
         task=_TASKS[artifact.role],
+        inputs=_inputs(artifact.role),
         outputs=_outputs(artifact.role, fetched.directory),
         description=f"{artifact.type} {artifact.id} of provider {artifact.provider}.",
     )
@@ -281,6 +285,7 @@ def register_fused(fused: Fused, artifacts: Path, terms: Terms) -> Registration:
         version=document["version"],
         metrics=metrics,
         task=_TASKS["textgen"],
+        inputs=_inputs(FUSED_MODEL),
         outputs=_outputs(FUSED_MODEL, artifacts),
         description=f"Fused release {document['fused_model_id']}.",
     )

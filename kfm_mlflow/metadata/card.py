@@ -19,7 +19,7 @@ from kfm_mlflow.release.bundle import ITEM_PATH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kfm_mlflow.metadata.facts import DatasetFact, FileFact, ReleaseFact, RunFact, TensorFact
+    from kfm_mlflow.metadata.facts import DatasetFact, FileFact, ReleaseFact, RunFact
 
 _CARE_DEFAULTS: dict[str, Any] = {
     "notes": [],
@@ -27,10 +27,6 @@ _CARE_DEFAULTS: dict[str, Any] = {
     "labels": [],
     "h3_max_resolution": None,
 }
-
-
-def _tensor(fact: TensorFact) -> dict[str, Any]:
-    return {"name": fact.name, "dtype": fact.dtype, "shape": list(fact.shape)}
 
 
 def _identity(release: ReleaseFact) -> dict[str, Any]:
@@ -80,8 +76,8 @@ def _architecture(release: ReleaseFact) -> dict[str, Any]:
         "framework_version": release.framework_version,
         "parameter_count": release.parameter_count,
         "hyperparameters": dict(release.hyperparameters),
-        "inputs": [_tensor(fact) for fact in release.inputs],
-        "outputs": [_tensor(fact) for fact in release.outputs],
+        "inputs": [fact.to_dict() for fact in release.inputs],
+        "outputs": [fact.to_dict() for fact in release.outputs],
     }
 
 

@@ -238,17 +238,24 @@ class TensorFact:
         dtype: Element type, for example ``float32``.
         shape: Extents; -1 where any is accepted.
         dim_order: Lower-case name of each dimension, for example batch, channel, height, width.
+        optional: Whether a request may leave it out.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     dim_order: tuple[str, ...]
+    optional: bool = False
 
     def __post_init__(self) -> None:
         """Check that every dimension is named."""
         if len(self.shape) != len(self.dim_order) or not self.shape:
             raise InputError("name every dimension of the shape", where=self.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as ``model_metadata.json`` and the model card list it."""
+        found: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+        return {**found, "optional": True} if self.optional else found
 
 
 @dataclass(frozen=True)

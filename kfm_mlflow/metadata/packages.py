@@ -6,6 +6,7 @@ Reads the metadata of installed distributions; asks no index.
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 from pathlib import Path
 from threading import Lock
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 _MAX_EXPRESSION_LENGTH = 120
+_CUSTOM = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
+"""SPDX 2.3, annex D."""
 _CLASSIFIERS = {
     "License :: OSI Approved :: MIT License": "MIT",
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
@@ -49,20 +52,23 @@ def licensing() -> Any:
     return spdx_licensing
 
 
-def spdx_expression(text: str | None) -> str | None:
+def spdx_expression(text: str | None, *, custom: bool = False) -> str | None:
     """Return a text as an SPDX licence expression; None when it is none.
 
     Args:
         text: What a package or a person wrote.
+        custom: Take ``LicenseRef-…``, too: a licence whose text only its owner has.
     """
     from license_expression import ExpressionError  # type: ignore[import-untyped] # ships no types
 
     if not text or len(text) > _MAX_EXPRESSION_LENGTH:
         return None
     try:
-        return str(licensing().parse(text, validate=True, strict=True))
+        parsed = licensing().parse(text, validate=not custom, strict=True)
     except ExpressionError:
         return None
+    unknown = licensing().unknown_license_keys(parsed) if custom else ()
+    return str(parsed) if all(_CUSTOM.fullmatch(key) for key in unknown) else None
 
 
 def _license(distribution: Distribution) -> str | None:

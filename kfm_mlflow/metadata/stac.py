@@ -58,7 +58,12 @@ def _mlm(release: ReleaseFact, datasets: Sequence[DatasetFact]) -> dict[str, Any
         "mlm:pretrained": bool(parents),
         "mlm:pretrained_source": " ".join(parents) or None,
         "mlm:input": [
-            {"name": tensor.name, "bands": [], "input": _structure(tensor)}
+            {
+                "name": tensor.name,
+                "bands": [],
+                "input": _structure(tensor),
+                **({"description": "May be left out."} if tensor.optional else {}),
+            }
             for tensor in release.inputs
         ],
         "mlm:output": [

@@ -8,13 +8,15 @@ import shutil
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from fleet.made_manifests import entry, manifest
 from safetensors.numpy import load_file, save_file
 
-from kfm_mlflow.canonical import digest_file
+from kfm_mlflow.canonical import digest_file, write_json
 from kfm_mlflow.errors import DataError, InputError, IntegrityError
 from kfm_mlflow.fleet import lora
 from kfm_mlflow.fleet.lora import merge_adapters
 from kfm_mlflow.fleet.lora_kinds import parse_plain_lora
+from kfm_mlflow.fleet.manifest import Manifests, combine_manifests, parse_manifest
 from kfm_mlflow.fleet.writer import load_writer
 from kfm_mlflow.metadata.prov import prov_views
 from kfm_mlflow.metadata.schemas import schema_problems
@@ -75,6 +77,20 @@ def make_adapter(folder, base, seed, rank=2, modules=("hidden", "words"), **chan
     return folder
 
 
+def provided(*folders, licences=("MIT", "Apache-2.0")):
+    """Return a provider's manifest of adapters, with the licence of each; None leaves it out."""
+    entries = []
+    for folder, licence in zip(folders, licences, strict=False):
+        stated = {} if licence is None else {"license": licence}
+        digest = build_manifest(folder).release_id
+        entries.append(entry("hf", id=folder.name, digest=digest, **stated))
+    return manifest("hf", *entries)
+
+
+def known(*folders, **changed):
+    return combine_manifests([parse_manifest(provided(*folders, **changed), where="hf.json")])
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return make_base(tmp_path_factory.mktemp("lora") / "base")
@@ -88,11 +104,15 @@ def merged(base):
         make_adapter(folder / "polite", base, 1),
         make_adapter(folder / "brief", base, 2, rank=3, modules=("words",)),
     ]
+    write_json(folder / "hf_manifest.json", provided(*adapters))
     arguments = [*map(str, adapters), "--base", str(base), "--weights", "0.7,-0.4"]
+    arguments += ["--manifests", str(folder / "*_manifest.json")]
     from kfm_mlflow.cli.fleet_merge import merge
 
     result = CliRunner().invoke(merge, [*arguments, "--output", str(folder / "merged")])
     assert result.exit_code == 0, result.output
+    assert "license: Apache-2.0 AND MIT" in result.output
+    assert "refused" not in result.output
     return folder / "merged"
 
 
@@ -162,10 +182,24 @@ def test_lineage_derives_the_merge_from_every_adapter_and_the_base(merged, base)
     assert prov_views(text)["provn"].count("wasDerivedFrom") == 3
 
 
+def test_a_merge_is_under_the_licences_of_its_parents_and_its_lineage_says_so(merged):
+    report = json.loads((merged / "merge.json").read_text())
+    assert [adapter["license"] for adapter in report["adapters"]] == ["MIT", "Apache-2.0"]
+    assert report["license"] == "Apache-2.0 AND MIT"
+    entities = json.loads((merged / "provenance.json").read_bytes())["entity"].values()
+    licences = {one["prov:label"]: one.get("kfm:license") for one in entities}
+    assert licences == {
+        "polite": "MIT",
+        "brief": "Apache-2.0",
+        "base": None,
+        "merged adapter": "Apache-2.0 AND MIT",
+    }
+
+
 def test_merging_again_gives_the_same_bytes(merged, base):
     adapters = [merged.parent / name for name in ("polite", "brief")]
     again = merged.parent / "again"
-    merge_adapters(adapters, base, [0.7, -0.4], again)
+    merge_adapters(adapters, base, [0.7, -0.4], again, known(*adapters))
     names = sorted(p.relative_to(merged) for p in merged.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     assert [n for n in names if (merged / n).read_bytes() != (again / n).read_bytes()] == []
@@ -174,8 +208,9 @@ def test_merging_again_gives_the_same_bytes(merged, base):
 def test_failed_self_test_writes_nothing(merged, base, monkeypatch):
     monkeypatch.setattr(lora, "MAX_DIFFERENCE", -1.0)
     output = merged.parent / "wrong"
+    adapter = merged.parent / "polite"
     with pytest.raises(IntegrityError, match="nothing was written"):
-        merge_adapters([merged.parent / "polite"], base, [1.0], output)
+        merge_adapters([adapter], base, [1.0], output, known(adapter))
     assert not output.exists()
     assert not list(merged.parent.glob(".merge-*"))
 
@@ -184,7 +219,7 @@ def test_adapter_of_another_base_is_refused(base, tmp_path):
     other = make_base(tmp_path / "base", seed=9)
     adapters = [make_adapter(tmp_path / "a", base, 1), make_adapter(tmp_path / "b", other, 2)]
     with pytest.raises(InputError, match="trained on base"):
-        merge_adapters(adapters, base, [0.5, 0.5], tmp_path / "out")
+        merge_adapters(adapters, base, [0.5, 0.5], tmp_path / "out", known(*adapters))
     assert not (tmp_path / "out").exists()
 
 
@@ -193,22 +228,24 @@ def test_units_that_say_different_things_are_not_merged(base, tmp_path):
     unit = json.loads((adapters[1] / "unit.json").read_text())
     (adapters[1] / "unit.json").write_text(json.dumps({**unit, "passes": 3}))
     with pytest.raises(InputError, match="passes"):
-        merge_adapters(adapters, base, [0.5, 0.5], tmp_path / "out")
+        merge_adapters(adapters, base, [0.5, 0.5], tmp_path / "out", known(*adapters))
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, float("nan")], [1.0, 0.0], []])
 def test_weights_that_are_none_are_refused(base, tmp_path, weights):
     with pytest.raises(InputError, match="--weights"):
-        merge_adapters([tmp_path / "a", tmp_path / "b"], base, weights, tmp_path / "out")
+        merge_adapters(
+            [tmp_path / "a", tmp_path / "b"], base, weights, tmp_path / "out", Manifests()
+        )
 
 
 def test_adapter_of_a_module_that_is_not_there_or_of_other_shape_is_refused(base, tmp_path):
     adapter = make_adapter(tmp_path / "a", base, 1, target_modules=["hidden", "attention"])
     with pytest.raises(InputError, match="attention"):
-        merge_adapters([adapter], base, [1.0], tmp_path / "out")
+        merge_adapters([adapter], base, [1.0], tmp_path / "out", known(adapter))
     wrong = make_adapter(tmp_path / "b", base, 1, r=3)
     with pytest.raises(DataError, match="shape"):
-        merge_adapters([wrong], base, [1.0], tmp_path / "out")
+        merge_adapters([wrong], base, [1.0], tmp_path / "out", known(wrong))
 
 
 def test_settings_that_peft_writes_are_plain():

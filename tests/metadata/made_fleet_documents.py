@@ -129,6 +129,7 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     },
     "lora-merge": {
         "schema_version": "1",
+        "license": "MIT",
         "base": {"digest": _DIGEST},
         "adapters": [
             {

@@ -67,8 +67,10 @@ def _options() -> Asked:
     parser.add_argument("--output", type=Path, default=Path("fleet-release"), help="a new folder")
     given = parser.parse_args()
     check_defect(given.defect)
-    if given.output.exists():
-        raise InputError("is there already", where=str(given.output), remedy="name a new folder")
+    output = given.output.resolve()
+    if output.exists():
+        remedy = "remove it, or name a new folder: -P output=FOLDER"
+        raise InputError("is there already", where=str(output), remedy=remedy)
     return Asked(
         given.data,
         given.size,
@@ -76,7 +78,7 @@ def _options() -> Asked:
         find_key(given.keys, "trainer"),
         find_key(given.keys, "validator"),
         given.defect,
-        given.output.resolve(),
+        output,
     )
 
 
@@ -125,7 +127,8 @@ def main() -> None:
     manifests = sample(asked)
     fused, made = collect_and_fuse(asked, manifests)
     for rejection in fused.rejections:
-        print(f"rejected {rejection.judged.artifact.id}: see {REJECTIONS_FILE}", flush=True)
+        report = asked.output / REJECTIONS_FILE
+        print(f"rejected {rejection.judged.artifact.id}: see {report}", flush=True)
     client = mlflow.tracking.MlflowClient()
     run_ids = []
     for one in made:
