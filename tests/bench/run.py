@@ -34,6 +34,7 @@ BENCHES = (
     "focus",
     "rollout_analysis",
     "climate_training",
+    "focus_training",
     "checkpoints",
     "fleet_plan",
     "fleet_roll",
@@ -53,6 +54,7 @@ _OF_A_FOLDER = {
 _OF_NOTHING = {
     "rollout_analysis": "canary analysis: false aborts and samples to detection, simulated",
     "climate_training": "train the climate models, and measure them against their baselines",
+    "focus_training": "train a Focus Mode model, and measure it against what knows less",
     "fleet_plan": "plan a step of a fleet of 1,000 agents",
     "fleet_roll": "roll a fleet of agents on a cluster of four nodes, under load",
 }
