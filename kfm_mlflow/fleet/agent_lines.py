@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kfm_mlflow.fleet.agents import Agent
-    from kfm_mlflow.fleet.health import InstanceMemory
     from kfm_mlflow.fleet.health_verdict import Assessment
+    from kfm_mlflow.fleet.memories import InstanceMemory
     from kfm_mlflow.fleet.plane import FleetObservation, Instance, Route
     from kfm_mlflow.fleet.state import FleetState
     from kfm_mlflow.policy.fleet import FleetPolicy

@@ -10,12 +10,11 @@ Formulas, units and windows are in docs/fleet-health.md. Rules kept here:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from datetime import datetime  # noqa: TC003 - the journal reads the types at run time
+from dataclasses import dataclass
 from itertools import accumulate
-from operator import lt, sub
 from typing import TYPE_CHECKING
 
+from kfm_mlflow.fleet.memories import InstanceMemory, Mark, VersionMemory, Window
 from kfm_mlflow.fleet.plane import LATENCY_BOUNDS_MS
 from kfm_mlflow.rollout.counts import P95_RATIO, latency_quantile_ms
 from kfm_mlflow.rollout.plane import ArmCounts
@@ -23,100 +22,15 @@ from kfm_mlflow.trust.quorum import byzantine_quorum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
-    from kfm_mlflow.fleet.plane import FleetObservation, ProbeAnswer, TaskCounts
+    from kfm_mlflow.fleet.memories import InstanceKey
+    from kfm_mlflow.fleet.plane import FleetObservation, Instance, ProbeAnswer
     from kfm_mlflow.fleet.probes import Probe
     from kfm_mlflow.policy.fleet import FleetPolicy, HealthLimits
 
 _BIN_COUNT = len(LATENCY_BOUNDS_MS) + 1
 _COUNT_WIDTH = 4 + _BIN_COUNT
-_NO_LATENCY = (0,) * _BIN_COUNT
-
-InstanceKey = tuple[str, int]
-"""Agent and version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Counts at an instant."""
-
-    at: datetime
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Counters, and what they were at the beginning of this window and of the one before.
-
-    What is measured reaches back to ``earlier``: at least one window, and as long as the counters
-    took to gather enough samples.
-    """
-
-    seen: tuple[int, ...]
-    mark: Mark
-    earlier: Mark
-
-    @classmethod
-    def opened(cls, counts: tuple[int, ...], at: datetime) -> Window:
-        """Begin with counters that count from zero."""
-        mark = Mark(at, (0,) * len(counts))
-        return cls(counts, mark, mark)
-
-    @property
-    def measured(self) -> tuple[int, ...]:
-        """What came since the earlier mark."""
-        return tuple(map(sub, self.seen, self.earlier.counts))
-
-    def advanced(
-        self, counts: tuple[int, ...], at: datetime, *, of: int, min_samples: int, window_s: float
-    ) -> Window:
-        """Take in newer counters; the first ``of`` of them are samples."""
-        if counts == self.seen:
-            return self
-        if any(map(lt, counts, self.seen)):
-            return Window.opened(counts, at)
-        sampled = sum(counts[:of]) - sum(self.mark.counts[:of])
-        if sampled < min_samples or (at - self.mark.at).total_seconds() < window_s:
-            return Window(counts, self.mark, self.earlier)
-        return Window(counts, Mark(at, counts), self.mark)
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceMemory:
-    """What is known of one instance.
-
-    Attributes:
-        asked_at: When its start was last asked for, or when it was first seen.
-        coherence: Smoothed agreement with the reference, 0..1; None before it answered a probe.
-        probe_count: Probes that it was asked and that count.
-        answered_at: When it last answered.
-        silent_since: Since when it answers nothing; None while it does.
-        is_isolated: It gets no tasks until its coherence is back.
-        tasks: Its counters; None before they were read.
-        fault: Why its counters can not be believed; empty when they can.
-    """
-
-    asked_at: datetime | None = None
-    coherence: float | None = None
-    probe_count: int = 0
-    answered_at: datetime | None = None
-    silent_since: datetime | None = None
-    is_isolated: bool = False
-    tasks: Window | None = None
-    fault: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class VersionMemory:
-    """What the agents of one version answered together.
-
-    Attributes:
-        consensus: Probes asked, and those on which a safe quorum agreed.
-        safety: Unsafe probes answered, and those of them that were held.
-    """
-
-    consensus: Window | None = None
-    safety: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -163,10 +77,15 @@ def wanted_probes(
 ) -> tuple[InstanceKey, ...]:
     """Return the instances to ask: all that run what was verified, with tasks or without."""
     return tuple(
-        (seen.agent, seen.version)
-        for seen in observation.instances
-        if seen.status == "running" and release_ids.get(seen.version) == seen.release_id != ""
+        (found.agent, found.version)
+        for found in observation.instances
+        if runs_verified(found, release_ids)
     )
+
+
+def runs_verified(found: Instance, release_ids: Mapping[int, str]) -> bool:
+    """Whether an instance runs what the registry verified, by the release id that it loaded."""
+    return found.status == "running" and release_ids.get(found.version) == found.release_id != ""
 
 
 def agrees(answer: ProbeAnswer | None, probe: Probe) -> bool:
@@ -234,81 +153,88 @@ def _consensus(
     return found
 
 
-def flatten(counts: TaskCounts) -> tuple[int, ...]:
-    """Return completed, failed, unsafe and refused tasks, then the latency histogram's bins."""
-    bins = counts.latency_counts or _NO_LATENCY
-    return (counts.completed, counts.failed, counts.unsafe, counts.refused, *bins)
-
-
 def find_fault(row: tuple[int, ...]) -> str:
     """Return why counters can not be believed; empty when they can."""
     if len(row) != _COUNT_WIDTH:
         return f"{len(row) - 4} latency bins are not {_BIN_COUNT}"
-    if set(map(type, row)) != {int} or min(row) < 0:
-        wrong = next(value for value in row if type(value) is not int or value < 0)
-        return f"{wrong!r} is not a count"
+    for value in row:
+        if type(value) is not int or value < 0:
+            return f"{value!r} is not a count"
     if row[3] > row[2]:
         return f"{row[3]} refused of {row[2]} unsafe tasks"
-    if sum(row[4:]) > row[0]:
-        return f"{sum(row[4:])} latencies of {row[0]} completed tasks"
+    counted = sum(row[4:])
+    if counted > row[0]:
+        return f"{counted} latencies of {row[0]} completed tasks"
     return ""
 
 
-def with_counts(
-    memory: InstanceMemory, counts: TaskCounts, limits: HealthLimits, now: datetime
-) -> InstanceMemory:
-    """Take in an instance's counters; what they said before they were first seen is no evidence."""
-    row, window = flatten(counts), memory.tasks
-    if window is not None and row == window.seen and not memory.fault:
-        return memory
-    fault = find_fault(row)
-    if fault:
-        return memory if memory.fault == fault else replace(memory, fault=fault)
-    if window is None:
-        window = Window(row, Mark(now, row), Mark(now, row))
-    else:
-        window = window.advanced(
-            row, now, of=2, min_samples=limits.min_samples, window_s=limits.window_s
-        )
-    return InstanceMemory(
-        memory.asked_at,
-        memory.coherence,
-        memory.probe_count,
-        memory.answered_at,
-        memory.silent_since,
-        memory.is_isolated,
-        window,
-    )
-
-
-def with_agreement(
+def with_evidence(
     memory: InstanceMemory,
-    agreement: float | None,
-    probe_count: int,
+    found: Instance,
+    rounds: Iterable[ProbeRound],
     limits: HealthLimits,
-    asked_at: datetime,
+    now: datetime,
 ) -> InstanceMemory:
-    """Take in what an instance answered in one round; what is no share of 1 is silence."""
-    if agreement is None or not 0.0 <= agreement <= 1.0:
-        return replace(memory, silent_since=memory.silent_since or asked_at)
-    weight = limits.smoothing
-    before = memory.coherence
-    coherence = agreement if before is None else weight * agreement + (1 - weight) * before
+    """Take in what is new of an instance: its counters, and what it answered to rounds of probes.
+
+    One value is made of all of it, and no look is taken at counters that stand still: of a large
+    fleet this is most of what a step takes.
+
+    Args:
+        memory: What was known of it.
+        found: It runs; what its counters said before they were first seen is no evidence.
+        rounds: The oldest first. One that did not ask the instance says nothing of it; an agreement
+            that is no share of 1 is silence.
+        limits: The policy's.
+        now: Aware UTC.
+    """
+    key, row = (found.agent, found.version), found.counts.row
+    tasks, fault = memory.tasks, memory.fault
+    if tasks is None or fault or row != tasks.seen:
+        tasks, fault = _with_counts(tasks, row, limits, now)
+    coherence, probe_count = memory.coherence, memory.probe_count
+    answered_at, silent_since = memory.answered_at, memory.silent_since
     isolated = memory.is_isolated
-    if coherence < limits.isolate_below:
-        isolated = True
-    elif coherence >= limits.return_at:
-        isolated = False
+    for asked in rounds:
+        if key not in asked.agreements:
+            continue
+        agreement = asked.agreements[key]
+        if agreement is None or not 0.0 <= agreement <= 1.0:
+            silent_since = silent_since or asked.asked_at
+            continue
+        if coherence is not None:
+            weight = limits.smoothing
+            agreement = weight * agreement + (1 - weight) * coherence
+        coherence, probe_count = agreement, probe_count + asked.probe_count
+        answered_at, silent_since = asked.asked_at, None
+        if coherence < limits.isolate_below:
+            isolated = True
+        elif coherence >= limits.return_at:
+            isolated = False
     return InstanceMemory(
         memory.asked_at,
         coherence,
-        memory.probe_count + probe_count,
-        asked_at,
-        None,
+        probe_count,
+        answered_at,
+        silent_since,
         isolated,
-        memory.tasks,
-        memory.fault,
+        tasks,
+        fault,
     )
+
+
+def _with_counts(
+    window: Window | None, row: tuple[int, ...], limits: HealthLimits, now: datetime
+) -> tuple[Window | None, str]:
+    fault = find_fault(row)
+    if fault:
+        return window, fault
+    if window is None:
+        mark = Mark(now, row)
+        return Window(row, mark, mark), ""
+    return window.advanced(
+        row, now, of=2, min_samples=limits.min_samples, window_s=limits.window_s
+    ), ""
 
 
 def with_round(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from kfm_mlflow.fleet.health import InstanceKey, InstanceMemory, VersionMemory
+    from kfm_mlflow.fleet.memories import InstanceKey, InstanceMemory, VersionMemory
     from kfm_mlflow.policy.fleet import FleetPolicy, HealthLimits
 
 STALE_ROUNDS = 3
@@ -29,6 +29,7 @@ STALE_ROUNDS = 3
 _MAX_NAMED = 5
 _NOTHING = (0,) * (4 + len(LATENCY_BOUNDS_MS) + 1)
 Finding = tuple[Verdict, str]
+_PASS: Finding = (Verdict.PASS, "")
 
 
 @dataclass(frozen=True)
@@ -64,70 +65,81 @@ class Assessment:
     probe_count: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """What every agent of a pass is held against: worked out once, not once for each agent."""
+
+    min_samples: int
+    min_coherence: float
+    stale_after_s: float
+    max_error_ratio: float
+    max_p95_ms: float
+    quick_bin_count: int
+
+    @classmethod
+    def of(cls, plan: FleetPolicy) -> _Bar:
+        limits = plan.health
+        return cls(
+            limits.min_samples,
+            limits.min_coherence,
+            max(plan.silence_s, STALE_ROUNDS * plan.probe_interval_s),
+            limits.max_error_ratio,
+            limits.max_p95_latency_ms,
+            bisect_right(LATENCY_BOUNDS_MS, limits.max_p95_latency_ms),
+        )
+
+
 def judge(plan: FleetPolicy, memory: InstanceMemory, now: datetime) -> Finding:
     """Judge one running instance."""
-    return _judge(plan, memory, _measured(memory), now)
+    return _judge(_Bar.of(plan), memory, _measured(memory), now)
 
 
 def _measured(memory: InstanceMemory) -> tuple[int, ...]:
     return memory.tasks.measured if memory.tasks is not None else _NOTHING
 
 
-def _judge(
-    plan: FleetPolicy, memory: InstanceMemory, measured: tuple[int, ...], now: datetime
-) -> Finding:
-    probes = _judge_probes(plan, memory, now)
+def _judge(bar: _Bar, memory: InstanceMemory, measured: tuple[int, ...], now: datetime) -> Finding:
+    probes = _judge_probes(bar, memory, now)
+    if probes == _PASS:
+        return _judge_tasks(bar, memory.fault, measured)
     if probes[0] is Verdict.FAIL:
         return probes
-    tasks = _judge_tasks(memory.fault, measured, plan.health)
+    tasks = _judge_tasks(bar, memory.fault, measured)
     return probes if probes[0].severity > tasks[0].severity else tasks
 
 
-def _judge_probes(plan: FleetPolicy, memory: InstanceMemory, now: datetime) -> Finding:
-    limits, coherence = plan.health, memory.coherence
+def _judge_probes(bar: _Bar, memory: InstanceMemory, now: datetime) -> Finding:
+    coherence, at = memory.coherence, memory.answered_at
     if coherence is None:
         return Verdict.INCONCLUSIVE, "answered no probe yet"
     if memory.is_isolated:
         return Verdict.FAIL, f"coherence {coherence:.2f}: isolated"
-    if memory.probe_count < limits.min_samples:
-        return Verdict.INCONCLUSIVE, f"{memory.probe_count} of {limits.min_samples} probes"
-    if coherence <= limits.min_coherence:
-        return Verdict.FAIL, f"coherence {coherence:.2f} is not above {limits.min_coherence:g}"
-    stale = is_stale(plan, memory, now)
-    return (Verdict.INCONCLUSIVE, "its last answer is too old") if stale else (Verdict.PASS, "")
+    if memory.probe_count < bar.min_samples:
+        return Verdict.INCONCLUSIVE, f"{memory.probe_count} of {bar.min_samples} probes"
+    if coherence <= bar.min_coherence:
+        return Verdict.FAIL, f"coherence {coherence:.2f} is not above {bar.min_coherence:g}"
+    if at is None or (now - at).total_seconds() > bar.stale_after_s:
+        return Verdict.INCONCLUSIVE, "its last answer is too old"
+    return _PASS
 
 
-def is_stale(plan: FleetPolicy, memory: InstanceMemory, now: datetime) -> bool:
-    """Whether the last answer to a probe is too old to say anything of now."""
-    limit_s = max(plan.silence_s, STALE_ROUNDS * plan.probe_interval_s)
-    at = memory.answered_at
-    return at is None or (now - at).total_seconds() > limit_s
-
-
-def _judge_tasks(fault: str, measured: tuple[int, ...], limits: HealthLimits) -> Finding:
+def _judge_tasks(bar: _Bar, fault: str, measured: tuple[int, ...]) -> Finding:
     if fault:
         return Verdict.ERROR, f"its counters can not be believed: {fault}"
-    completed, failed, bins = measured[0], measured[1], measured[4:]
-    count = completed + failed
-    if count < limits.min_samples:
-        return Verdict.INCONCLUSIVE, f"{count} of {limits.min_samples} tasks"
-    if failed >= limits.max_error_ratio * count:
-        ratio, limit = failed / count, limits.max_error_ratio
+    failed, bins = measured[1], measured[4:]
+    count = measured[0] + failed
+    if count < bar.min_samples:
+        return Verdict.INCONCLUSIVE, f"{count} of {bar.min_samples} tasks"
+    if failed >= bar.max_error_ratio * count:
+        ratio, limit = failed / count, bar.max_error_ratio
         return Verdict.FAIL, f"error ratio {ratio:.3f} is not below {limit:g}"
-    slow_ms = _slow_p95_ms(bins, limits.max_p95_latency_ms)
-    if slow_ms is not None:
-        limit = limits.max_p95_latency_ms
-        return Verdict.FAIL, f"p95 latency {slow_ms:.0f} ms is above {limit:g} ms"
-    return (Verdict.PASS, "") if any(bins) else (Verdict.ERROR, "no latency was counted")
-
-
-def _slow_p95_ms(bins: Sequence[int], limit_ms: float) -> float | None:
-    """Return the 95th percentile when it is above the limit; None when it is not."""
-    within = sum(bins[: bisect_right(LATENCY_BOUNDS_MS, limit_ms)])
-    if within >= P95_RATIO * sum(bins):
-        return None
-    found = p95_latency_ms(bins)
-    return found if found is not None and found > limit_ms else None
+    counted = sum(bins)
+    if sum(bins[: bar.quick_bin_count]) < P95_RATIO * counted:
+        # Only now is the percentile itself worked out.
+        slow_ms, limit = p95_latency_ms(bins), bar.max_p95_ms
+        if slow_ms is not None and slow_ms > limit:
+            return Verdict.FAIL, f"p95 latency {slow_ms:.0f} ms is above {limit:g} ms"
+    return _PASS if counted else (Verdict.ERROR, "no latency was counted")
 
 
 def assess(
@@ -144,11 +156,12 @@ def assess(
         version: What all agents of that version answered together.
         now: Aware UTC.
     """
-    findings: list[Finding] = []
+    bar, findings = _Bar.of(plan), list[Finding]()
     rows = [_measured(memory) for _, memory in memories]
     for (key, memory), measured in zip(memories, rows, strict=True):
-        verdict, reason = _judge(plan, memory, measured, now)
-        findings.append((verdict, f"{key[0]}: {reason}" if reason else ""))
+        finding = _judge(bar, memory, measured, now)
+        if finding != _PASS:
+            findings.append((finding[0], f"{key[0]}: {finding[1]}"))
     # Of all windows together.
     row = tuple(map(sum, zip(*rows, strict=True))) or _NOTHING
     safety, safety_score = _judge_safety(plan.health, row, version)
@@ -170,9 +183,9 @@ def assess(
         p95_latency_ms=p95_ms if p95_ms is not None and math.isfinite(p95_ms) else None,
         safety_score=safety_score,
         consensus_rate=consensus_rate,
-        tasks_per_min=sum(throughput_per_min(m.tasks, now) for _, m in memories if m.tasks),
+        tasks_per_min=sum([throughput_per_min(m.tasks, now) for _, m in memories if m.tasks]),
         task_count=count,
-        probe_count=min((memory.probe_count for _, memory in memories), default=0),
+        probe_count=min([memory.probe_count for _, memory in memories], default=0),
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kfm_mlflow.fleet.agents import Agent
-    from kfm_mlflow.fleet.health import InstanceKey, InstanceMemory
+    from kfm_mlflow.fleet.memories import InstanceKey, InstanceMemory
     from kfm_mlflow.fleet.observed import FleetInputs, Seen
     from kfm_mlflow.rollout.inputs import Regression
 
@@ -86,11 +86,12 @@ def assess_touched(state: FleetState, seen: Seen) -> Assessment | None:
     touched = None if soaking else set(state.touched)
     memories: list[tuple[InstanceKey, InstanceMemory]] = []
     missing: list[str] = []
+    sound = seen.sound_on(version)
     for agent in seen.agents:
         name = agent.name
         if touched is not None and name not in touched:
             continue
-        if seen.is_sound(name, version) or _is_judged(seen, name, version, soaking=soaking):
+        if name in sound or _is_judged(seen, name, version, soaking=soaking):
             memories.append(((name, version), seen.memories[name][version]))
         else:
             missing.append(name)

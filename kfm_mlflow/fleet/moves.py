@@ -155,10 +155,11 @@ def note_unplaced(state: FleetState, seen: Seen, version: int | None) -> FleetSt
     """Note which agents do not serve a version soundly, and why."""
     unplaced = {}
     if version is not None and version in state.release_ids:
+        sound = seen.sound_on(version)
         unplaced = {
             agent.name: seen.why_not_sound(agent.name, version)
             for agent in seen.agents
-            if not seen.is_sound(agent.name, version)
+            if agent.name not in sound
         }
     return state if unplaced == state.unplaced else replace(state, unplaced=unplaced)
 

@@ -7,23 +7,19 @@ gets tasks.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kfm_mlflow.fleet.health import (
-    InstanceMemory,
-    VersionMemory,
-    is_lost,
-    with_agreement,
-    with_counts,
-    with_round,
-)
+from kfm_mlflow.fleet.health import is_lost, runs_verified, with_evidence, with_round
+from kfm_mlflow.fleet.memories import InstanceMemory, VersionMemory
 from kfm_mlflow.fleet.plane import FleetObservation
 from kfm_mlflow.rollout.inputs import Levels, Orders, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from kfm_mlflow.fleet.agents import Agent
@@ -31,6 +27,9 @@ if TYPE_CHECKING:
     from kfm_mlflow.fleet.plane import Instance
     from kfm_mlflow.fleet.state import FleetState
     from kfm_mlflow.policy.fleet import FleetPolicy
+
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -64,30 +63,40 @@ class FleetInputs:
 
 @dataclass(frozen=True)
 class Seen:
-    """All that a step sees, with instances and what is known of them by agent and version.
+    """All that a step sees, with what is known of instances by agent and version.
 
     Attributes:
         plan: The policy's fleet section.
         agents: Who is in the fleet, sorted by name.
         inputs: Facts read in this pass.
         now: Aware UTC.
-        instances: Agent -> version -> instance.
         memories: Agent -> version -> memory.
         release_ids: Version -> release id that the registry verified.
+        sound: Version -> agents whose instance of it may get tasks.
+        unsound: Agents with an instance that may not.
     """
 
     plan: FleetPolicy
     agents: Sequence[Agent]
     inputs: FleetInputs
     now: datetime
-    instances: Mapping[str, Mapping[int, Instance]]
     memories: Mapping[str, Mapping[int, InstanceMemory]]
     release_ids: Mapping[int, str]
+    sound: Mapping[int | None, AbstractSet[str]]
+    unsound: AbstractSet[str]
 
     @property
     def generation(self) -> int:
         """Generation of the routes that all dispatchers apply."""
         return self.inputs.observation.generation
+
+    @cached_property
+    def instances(self) -> Mapping[str, Mapping[int, Instance]]:
+        """Agent -> version -> instance: for agents of which more is asked than who is sound."""
+        instances: dict[str, dict[int, Instance]] = {}
+        for found in self.inputs.observation.instances:
+            instances.setdefault(found.agent, {})[found.version] = found
+        return instances
 
     def of(self, agent: str) -> Mapping[int, Instance]:
         """Return the instances of an agent."""
@@ -102,9 +111,7 @@ class Seen:
         if version is None:
             return False
         found = self.of(agent).get(version)
-        if found is None or found.status != "running" or not found.release_id:
-            return False
-        return found.release_id == self.release_ids.get(version)
+        return found is not None and runs_verified(found, self.release_ids)
 
     def is_wrong(self, agent: str, version: int) -> bool:
         """Whether an instance runs something else than was verified."""
@@ -123,20 +130,11 @@ class Seen:
 
     def is_sound(self, agent: str, version: int | None) -> bool:
         """Whether an instance may get tasks."""
-        return version in self.sound.get(agent, ())
+        return agent in self.sound.get(version, _NOBODY)
 
-    @cached_property
-    def sound(self) -> Mapping[str, frozenset[int]]:
-        """Agent -> versions of which its instance may get tasks."""
-        return {
-            agent: frozenset(v for v, memory in versions.items() if self._answers(agent, v, memory))
-            for agent, versions in self.memories.items()
-        }
-
-    def _answers(self, agent: str, version: int, memory: InstanceMemory) -> bool:
-        if memory.coherence is None or memory.is_isolated or not self.is_right(agent, version):
-            return False
-        return memory.silent_since is None or not is_lost(self.plan, memory, self.now)
+    def sound_on(self, version: int | None) -> AbstractSet[str]:
+        """Return the agents whose instance of a version may get tasks."""
+        return self.sound.get(version, _NOBODY)
 
     def why_not_sound(self, agent: str, version: int) -> str:
         """Return why an instance gets no tasks, in one clause; empty when it is sound."""
@@ -162,27 +160,37 @@ def look(
     now: datetime,
 ) -> Seen:
     """Take in instances, counters and probe rounds."""
-    instances: dict[str, dict[int, Instance]] = {}
     memories: dict[str, dict[int, InstanceMemory]] = {}
-    before, nothing = state.instances, dict[int, InstanceMemory]()
-    limits = plan.health
+    verified, before, nothing = state.release_ids, state.instances, dict[int, InstanceMemory]()
+    sound: defaultdict[int | None, set[str]] = defaultdict(set)
+    unsound: set[str] = set()
+    limits, rounds, new = plan.health, inputs.rounds, InstanceMemory(asked_at=now)
+    first_count = 0
     for found in inputs.observation.instances:
         agent, version = found.agent, found.version
         known = before.get(agent, nothing).get(version)
         if known is None:
-            known = InstanceMemory(asked_at=now)
+            known, first_count = new, first_count + 1
         if found.status != "running":
             known = InstanceMemory(asked_at=known.asked_at)
         else:
-            known = with_counts(known, found.counts, limits, now)
-            for asked in inputs.rounds:
-                if (agent, version) in asked.agreements:
-                    agreed = asked.agreements[agent, version]
-                    known = with_agreement(known, agreed, asked.probe_count, limits, asked.asked_at)
-        instances.setdefault(agent, {})[version] = found
+            known = with_evidence(known, found, rounds, limits, now)
+        if (
+            known.coherence is not None
+            and not known.is_isolated
+            and (known.silent_since is None or not is_lost(plan, known, now))
+            and runs_verified(found, verified)
+        ):
+            sound[version].add(agent)
+        else:
+            # One that is listed twice is what was listed last.
+            sound[version].discard(agent)
+            unsound.add(agent)
         memories.setdefault(agent, {})[version] = known
-    _remember_asked(state, inputs, memories)
-    return Seen(plan, agents, inputs, now, instances, memories, state.release_ids)
+    if sum(map(len, memories.values())) - first_count < sum(map(len, before.values())):
+        # Some that were known are gone.
+        _remember_asked(state, inputs, memories)
+    return Seen(plan, agents, inputs, now, memories, verified, sound, unsound)
 
 
 def _remember_asked(

@@ -6,7 +6,7 @@ simulation implement it in memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from kfm_mlflow.fleet.agents import Agent
     from kfm_mlflow.rollout.plane import Deployable
 
+LATENCY_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 500, 1000, 2000, 5000)
+"""Upper bounds of the latency histogram's bins, in ms."""
+
+_NO_LATENCY = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
+
 InstanceStatus = Literal["starting", "running", "failed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaskCounts:
     """What one instance did since it started; every number only grows.
 
@@ -29,6 +34,7 @@ class TaskCounts:
         refused: Those of them that it held back.
         latency_counts: Completed tasks by time to answer: per bound of :data:`LATENCY_BOUNDS_MS`
             those at or below it and above the one before, then those above the last.
+        row: All of these in this order: what passes compare, made once.
     """
 
     completed: int = 0
@@ -36,13 +42,16 @@ class TaskCounts:
     unsafe: int = 0
     refused: int = 0
     latency_counts: tuple[int, ...] = ()
+    row: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Put the counts in a row."""
+        bins = self.latency_counts or _NO_LATENCY
+        row = (self.completed, self.failed, self.unsafe, self.refused, *bins)
+        object.__setattr__(self, "row", row)
 
 
-LATENCY_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 150, 200, 300, 500, 1000, 2000, 5000)
-"""Upper bounds of the latency histogram's bins, in ms."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Instance:
     """One agent serving one version.
 
@@ -65,7 +74,7 @@ class Instance:
     counts: TaskCounts = TaskCounts()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Route:
     """Which instances of an agent get tasks.
 

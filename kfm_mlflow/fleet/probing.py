@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from kfm_mlflow.fleet.health import InstanceKey, ProbeRound
+    from kfm_mlflow.fleet.health import ProbeRound
+    from kfm_mlflow.fleet.memories import InstanceKey
     from kfm_mlflow.fleet.pipeline import Pipeline
     from kfm_mlflow.fleet.plane import FleetObservation, FleetPlane
     from kfm_mlflow.fleet.probes import Probe

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kfm_mlflow.errors import IntegrityError, RefusedError
 from kfm_mlflow.fleet.actions import Fetch, SetRoutes, Start
-from kfm_mlflow.fleet.health import InstanceMemory
+from kfm_mlflow.fleet.memories import InstanceMemory
 from kfm_mlflow.fleet.moves import fail_rollback, give_up
 from kfm_mlflow.fleet.state import RESTING, UNWINDING, FleetPhase, FleetState
 from kfm_mlflow.rollout.actions import Demote, PublishVerdict, Restore, WriteReports

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from kfm_mlflow.fleet.actions import Action
     from kfm_mlflow.fleet.agents import Agent
-    from kfm_mlflow.fleet.health import InstanceMemory
+    from kfm_mlflow.fleet.memories import InstanceMemory
     from kfm_mlflow.fleet.observed import Seen
     from kfm_mlflow.fleet.state import FleetState
 
@@ -91,7 +91,8 @@ def _last_resort(name: str, aim: Aim, seen: Seen) -> Route:
 
 def ready_specialties(seen: Seen, version: int | None) -> set[str]:
     """Return the specialties of which some agent soundly serves a version."""
-    return {agent.specialty for agent in seen.agents if seen.is_sound(agent.name, version)}
+    sound = seen.sound_on(version)
+    return {agent.specialty for agent in seen.agents if agent.name in sound}
 
 
 def move_towards(
@@ -168,13 +169,20 @@ def arrange(
 
 
 def _is_settled(agent: Agent, aim: Aim, seen: Seen, warm: frozenset[int]) -> bool:
-    """Whether nothing is to be started or stopped: told quickly, as it is true of most agents."""
-    if aim.beside is not None or aim.stopgap is not None or not agent.side_by_side:
+    """Whether nothing is to be started or stopped: told quickly, as it is true of most agents.
+
+    Looks at memories, and so at all instances, and those that were asked for and are not there.
+    """
+    if agent.name in seen.unsound or not agent.side_by_side:
         return False
-    version = aim.version
-    return seen.is_sound(agent.name, version) and all(
-        v == version or (v in warm and seen.is_sound(agent.name, v)) for v in seen.of(agent.name)
-    )
+    if aim.beside is not None or aim.stopgap is not None:
+        return False
+    if not seen.is_sound(agent.name, aim.version):
+        return False
+    for version in seen.memories[agent.name]:
+        if version != aim.version and version not in warm:
+            return False
+    return True
 
 
 def _stops(name: str, seen: Seen, may_run: set[int], route: Route) -> list[Action]:
@@ -258,9 +266,7 @@ def _is_hung(seen: Seen, name: str, version: int) -> bool:
 
 def _strangers(seen: Seen, routes: Mapping[str, Route], *, applied: bool) -> list[Action]:
     """Stop the instances of agents that are no longer in the fleet."""
-    if len(seen.instances) <= len(seen.agents) and all(
-        a.name in seen.instances for a in seen.agents
-    ):
+    if len(seen.memories) == len(seen.agents) and all(a.name in seen.memories for a in seen.agents):
         return []
     known = {agent.name for agent in seen.agents}
     return [

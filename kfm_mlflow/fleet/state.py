@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from kfm_mlflow.fleet.health import InstanceMemory, VersionMemory
 from kfm_mlflow.fleet.health_verdict import Assessment  # noqa: TC001 - same
+from kfm_mlflow.fleet.memories import InstanceMemory, VersionMemory
 from kfm_mlflow.fleet.plane import RouteTable
 from kfm_mlflow.rollout.journaled import read_state, write_state
 from kfm_mlflow.rollout.state import Trigger  # noqa: TC001 - same

@@ -357,8 +357,9 @@ def _rest_aims(state: FleetState, seen: Seen) -> Aims:
 
 def _rollout_aims(state: FleetState, seen: Seen) -> Aims:
     candidate, stable = state.candidate, state.stable
+    ahead, back = Aim(candidate), Aim(stable)
     if state.phase is FleetPhase.SOAKING:
-        return {agent.name: Aim(candidate) for agent in seen.agents}
+        return {agent.name: ahead for agent in seen.agents}
     moved, batch = set(state.moved), set(state.batch)
     starting = state.phase is FleetPhase.STARTING
     # A later batch takes over whole; the first takes a share until it is moved.
@@ -367,9 +368,9 @@ def _rollout_aims(state: FleetState, seen: Seen) -> Aims:
     aims: Aims = {}
     for agent in seen.agents:
         name = agent.name
-        before = held.get(name) or Aim(stable)
+        before = held.get(name, back)
         if name in moved or (name in batch and state.batch_index and not starting):
-            aims[name] = Aim(candidate)
+            aims[name] = ahead
         elif name not in batch:
             aims[name] = before
         elif agent.side_by_side:

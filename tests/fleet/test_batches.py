@@ -1,5 +1,6 @@
 """Which agents come next."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from kfm_mlflow.fleet.agents import Agent
 from kfm_mlflow.fleet.batches import batch_size, first_batch, next_batch
-from kfm_mlflow.fleet.health import InstanceMemory
-from kfm_mlflow.fleet.observed import FleetInputs, Seen
-from kfm_mlflow.fleet.plane import Instance
+from kfm_mlflow.fleet.memories import InstanceMemory
+from kfm_mlflow.fleet.observed import FleetInputs, look
+from kfm_mlflow.fleet.plane import FleetObservation, Instance
+from kfm_mlflow.fleet.state import initial_state
 from kfm_mlflow.policy.fleet import FleetPolicy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,12 +25,14 @@ def fleet(count):
 
 def seen(agents, *, sound=(), isolated=()):
     """Return a look at a fleet of which these run v1."""
-    running = {name: {1: Instance(name, 1, "running", "sha256:1")} for name in (*sound, *isolated)}
-    memories = {
+    running = (*sound, *isolated)
+    known = {
         name: {1: InstanceMemory(coherence=1.0, is_isolated=name in isolated)} for name in running
     }
-    plan = FleetPolicy(specialties=SPECIALTIES)
-    return Seen(plan, agents, FleetInputs(), NOW, running, memories, {1: "sha256:1"})
+    state = replace(initial_state("m", NOW), instances=known, release_ids={1: "sha256:1"})
+    found = tuple(Instance(name, 1, "running", "sha256:1") for name in running)
+    inputs = FleetInputs(observation=FleetObservation(1, found))
+    return look(FleetPolicy(specialties=SPECIALTIES), agents, state, inputs, NOW)
 
 
 def names(agents):
@@ -53,9 +57,9 @@ def test_an_agent_with_room_for_both_releases_goes_first():
 def test_the_choice_does_not_hang_on_the_order_of_the_agents(order):
     agents = fleet(12)
     mixed = [agents[k] for k in order]
-    look = seen(agents, sound=names(agents))
-    assert first_batch(mixed, look, 1) == first_batch(agents, look, 1)
-    assert next_batch(mixed, look, 1, (), 0.34) == next_batch(agents, look, 1, (), 0.34)
+    view = seen(agents, sound=names(agents))
+    assert first_batch(mixed, view, 1) == first_batch(agents, view, 1)
+    assert next_batch(mixed, view, 1, (), 0.34) == next_batch(agents, view, 1, (), 0.34)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +79,15 @@ def test_a_later_batch_is_a_share_of_the_fleet_and_never_empty(count, ratio, siz
 )
 def test_every_agent_has_exactly_one_turn(count, ratio, sound, isolated, is_first):
     agents = fleet(count)
-    look = seen(
+    view = seen(
         agents,
         sound=[f"a{k:03d}" for k in sound - isolated if k < count],
         isolated=[f"a{k:03d}" for k in isolated if k < count],
     )
     stable = None if is_first else 1
-    touched = list(first_batch(agents, look, stable))
+    touched = list(first_batch(agents, view, stable))
     assert {agent.specialty for agent in agents if agent.name in touched} == set(SPECIALTIES)
-    while batch := next_batch(agents, look, stable, touched, ratio):
+    while batch := next_batch(agents, view, stable, touched, ratio):
         assert len(batch) <= batch_size(count, ratio)
         touched += batch
     assert sorted(touched) == names(agents)
@@ -91,12 +95,12 @@ def test_every_agent_has_exactly_one_turn(count, ratio, sound, isolated, is_firs
 
 def test_healthy_agents_go_before_isolated_ones_and_those_that_serve_nothing_alone_at_the_end():
     agents = fleet(9)
-    look = seen(agents, sound=["a003", "a006"], isolated=["a004"])
+    view = seen(agents, sound=["a003", "a006"], isolated=["a004"])
     touched = ["a000", "a001", "a002"]
-    assert next_batch(agents, look, 1, touched, 0.25) == ("a003", "a006")
-    assert next_batch(agents, look, 1, [*touched, "a003", "a006"], 0.25) == ("a004",)
+    assert next_batch(agents, view, 1, touched, 0.25) == ("a003", "a006")
+    assert next_batch(agents, view, 1, [*touched, "a003", "a006"], 0.25) == ("a004",)
     done = [*touched, "a003", "a004", "a006"]
-    assert next_batch(agents, look, 1, done, 0.5) == ("a005", "a007", "a008")
+    assert next_batch(agents, view, 1, done, 0.5) == ("a005", "a007", "a008")
 
 
 @given(st.integers(2, 12), st.data())
@@ -106,8 +110,8 @@ def test_an_agent_is_never_in_a_batch_with_its_fallback(count, data):
         other = data.draw(st.sampled_from([j for j in range(count) if j != k]))
         agents.append(Agent(f"a{k}", "x", side_by_side=False, fallback=f"a{other}"))
     touched = []
-    look = seen(agents, sound=names(agents))
-    while batch := next_batch(agents, look, 1, touched, 1.0):
+    view = seen(agents, sound=names(agents))
+    while batch := next_batch(agents, view, 1, touched, 1.0):
         backing = {agent.fallback for agent in agents if agent.name in batch}
         assert not backing & set(batch)
         touched += batch

@@ -10,25 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kfm_mlflow.fleet.health import (
-    InstanceMemory,
     ProbeRound,
-    VersionMemory,
-    Window,
     active_instances,
     choose_probes,
     find_fault,
-    flatten,
     is_lost,
     measure_round,
     p95_latency_ms,
     round_number,
     throughput_per_min,
     wanted_probes,
-    with_agreement,
-    with_counts,
+    with_evidence,
     with_round,
 )
 from kfm_mlflow.fleet.health_verdict import assess, judge
+from kfm_mlflow.fleet.memories import InstanceMemory, VersionMemory, Window
 from kfm_mlflow.fleet.plane import (
     LATENCY_BOUNDS_MS,
     FleetObservation,
@@ -75,11 +71,22 @@ def memory(coherence=1.0, probe_count=100, **fields):
     return InstanceMemory(coherence=coherence, probe_count=probe_count, answered_at=T0, **fields)
 
 
+def with_counts(known, given, at):
+    """Return what is known of an instance that counted this, and was asked nothing."""
+    return with_evidence(known, Instance("x", 1, "running", counts=given), (), LIMITS, at)
+
+
+def with_agreement(known, agreement, at):
+    """Return what is known of an instance that answered this share of a round of eight probes."""
+    asked = ProbeRound(at, {("x", 1): agreement}, 8, {}, {})
+    return with_evidence(known, Instance("x", 1, "running"), (asked,), LIMITS, at)
+
+
 def worked(*given, start=0):
     """Return an instance that counted zero, then this."""
-    known = with_counts(memory(), counts(), LIMITS, later(start))
+    known = with_counts(memory(), counts(), later(start))
     for seconds, one in given:
-        known = with_counts(known, one, LIMITS, later(seconds))
+        known = with_counts(known, one, later(seconds))
     return replace(known, answered_at=later(given[-1][0] if given else start))
 
 
@@ -88,13 +95,13 @@ def worked(*given, start=0):
 
 def test_coherence_begins_with_the_first_round_and_is_none_before():
     assert InstanceMemory().coherence is None
-    assert with_agreement(InstanceMemory(), 0.75, 8, LIMITS, T0).coherence == 0.75
+    assert with_agreement(InstanceMemory(), 0.75, T0).coherence == 0.75
 
 
 def test_coherence_moves_by_the_smoothing_of_the_policy():
     # 0.3 x 0 + 0.7 x 1, and again: the exponentially weighted moving average.
-    once = with_agreement(memory(), 0.0, 8, LIMITS, T0)
-    twice = with_agreement(once, 0.0, 8, LIMITS, T0)
+    once = with_agreement(memory(), 0.0, T0)
+    twice = with_agreement(once, 0.0, T0)
     assert (once.coherence, twice.coherence) == pytest.approx((0.7, 0.49))
 
 
@@ -102,21 +109,21 @@ def test_coherence_moves_by_the_smoothing_of_the_policy():
 def test_coherence_stays_between_the_extremes_of_what_was_measured(agreements):
     known = InstanceMemory()
     for agreement in agreements:
-        known = with_agreement(known, agreement, 8, LIMITS, T0)
+        known = with_agreement(known, agreement, T0)
     assert min(agreements) - 1e-9 <= known.coherence <= max(agreements) + 1e-9
     assert known.probe_count == 8 * len(agreements)
 
 
 @pytest.mark.parametrize("agreement", [None, math.nan, math.inf, -0.1, 1.1])
 def test_what_is_no_share_is_silence_and_no_evidence(agreement):
-    known = with_agreement(memory(0.9), agreement, 8, LIMITS, T0)
+    known = with_agreement(memory(0.9), agreement, T0)
     assert (known.coherence, known.probe_count, known.silent_since) == (0.9, 100, T0)
 
 
 def test_an_agent_is_isolated_under_its_bound_and_returns_at_another():
     flags, known = [], memory(1.0)
     for agreement in (0, 0, 0, 0, 1, 1):
-        known = with_agreement(known, agreement, 8, LIMITS, T0)
+        known = with_agreement(known, agreement, T0)
         flags.append((round(known.coherence, 3), known.is_isolated))
     assert flags == [
         (0.7, False), (0.49, False), (0.343, False), (0.24, True), (0.468, True), (0.628, False),
@@ -126,10 +133,10 @@ def test_an_agent_is_isolated_under_its_bound_and_returns_at_another():
 def test_silence_begins_with_the_first_unanswered_round_and_ends_with_an_answer():
     known = memory()
     for seconds in (0, 5, 9):
-        known = with_agreement(known, None, 8, LIMITS, later(seconds))
+        known = with_agreement(known, None, later(seconds))
     assert not is_lost(PLAN, known, later(9))
     assert is_lost(PLAN, known, later(10))
-    answered = with_agreement(known, 1.0, 8, LIMITS, later(11))
+    answered = with_agreement(known, 1.0, later(11))
     assert not is_lost(PLAN, answered, later(99))
 
 
@@ -215,7 +222,7 @@ def test_unsafe_probes_count_as_held_when_they_were_held():
 
 
 def test_what_was_counted_before_an_instance_was_first_seen_is_no_evidence():
-    known = with_counts(memory(), counts(1000), LIMITS, T0)
+    known = with_counts(memory(), counts(1000), T0)
     assert judge(PLAN, known, T0) == (Verdict.INCONCLUSIVE, "0 of 20 tasks")
 
 
@@ -231,10 +238,10 @@ def test_counters_that_are_stuck_are_no_evidence():
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5)), min_size=1, max_size=60))
 def test_a_window_reaches_back_one_window_and_at_least_until_it_has_enough_samples(steps):
-    known, total = with_counts(memory(), counts(), LIMITS, T0), [0, 0]
+    known, total = with_counts(memory(), counts(), T0), [0, 0]
     for k, (completed, failed) in enumerate(steps):
         total = [total[0] + completed, total[1] + failed]
-        known = with_counts(known, counts(*total), LIMITS, later(5 * (k + 1)))
+        known = with_counts(known, counts(*total), later(5 * (k + 1)))
     window = known.tasks
     assert sum(window.measured[:2]) >= min(LIMITS.min_samples, sum(total))
     if window.earlier.at != T0:
@@ -254,12 +261,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_counters_that_cannot_be_true_are_an_error_and_never_healthy(broken):
-    assert find_fault(flatten(BROKEN[broken]))
-    known = with_counts(worked((60, counts(100))), BROKEN[broken], LIMITS, later(60))
+    assert find_fault(BROKEN[broken].row)
+    known = with_counts(worked((60, counts(100))), BROKEN[broken], later(60))
     verdict, reason = judge(PLAN, known, later(60))
     assert verdict is Verdict.ERROR
     assert "can not be believed" in reason
-    healed = with_counts(known, counts(101), LIMITS, later(60))
+    healed = with_counts(known, counts(101), later(60))
     assert judge(PLAN, healed, later(60))[0] is Verdict.PASS
 
 

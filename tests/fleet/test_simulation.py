@@ -1,12 +1,12 @@
 """The fleet's simulation at reduced size, and that its laws find what is planted."""
 
 import pytest
+from soak import fleet_world
 from soak.fleet import SIZES, main, run_seed
 from soak.fleet_schedules import run_schedule
 
 import kfm_mlflow.fleet.step as steps
-from kfm_mlflow.fleet import interrupt, routing
-from kfm_mlflow.fleet.observed import Seen
+from kfm_mlflow.fleet import interrupt, observed, routing
 from kfm_mlflow.fleet.state import FleetPhase
 
 CALM_SEED = 10
@@ -40,6 +40,18 @@ def test_schedule_that_once_found_a_fault_finds_none(fault):
     assert run_schedule(FOUND_ONCE[fault]).violations == ()
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_step_leaves_the_state_that_it_was_given_as_it_was(seed, monkeypatch):
+    def watched(plan, agents, state, inputs, now):
+        before = state.to_dict()
+        decided = steps.step(plan, agents, state, inputs, now)
+        assert state.to_dict() == before
+        return decided
+
+    monkeypatch.setattr(fleet_world, "step", watched)
+    assert run_schedule(seed).pass_count > 30
+
+
 def test_one_seed_is_one_schedule():
     assert run_schedule(3) == run_schedule(3)
 
@@ -51,11 +63,7 @@ def finds(text, *, first=0, count=60):
 
 
 def test_tasks_for_what_was_not_verified_are_found(monkeypatch):
-    def believes(self, agent, version):
-        instance = self.of(agent).get(version)
-        return instance is not None and instance.status == "running"
-
-    monkeypatch.setattr(Seen, "is_right", believes)
+    monkeypatch.setattr(observed, "runs_verified", lambda found, _: found.status == "running")
     assert finds("no verified release")
 
 

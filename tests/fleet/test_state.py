@@ -18,7 +18,7 @@ from kfm_mlflow.errors import (
     StorageError,
 )
 from kfm_mlflow.fleet.actions import Fetch, SetRoutes, Start, Stop
-from kfm_mlflow.fleet.health import InstanceMemory
+from kfm_mlflow.fleet.memories import InstanceMemory
 from kfm_mlflow.fleet.plane import Route, RouteTable
 from kfm_mlflow.fleet.record import record, record_failure
 from kfm_mlflow.fleet.state import (
