@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
-from conftest import free_port
 from registry.server import environment
 from registry.world import NAME, SERVES, uri_of
 
@@ -71,7 +71,11 @@ class Forked:
     """The forked server of one registry."""
 
     def __init__(self, registry: Registry) -> None:
-        self.port = free_port()
+        # Bound and never listening: nobody else is given the port between a kill and the next fork.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port = self._reserved.getsockname()[1]
         folder, uri = registry.area.parent, uri_of(registry.database)
         variables = {
             **environment(folder),
@@ -132,6 +136,7 @@ class Forked:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+        self._reserved.close()
         self._log.close()
 
 
